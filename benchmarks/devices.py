@@ -17,17 +17,17 @@ import math
 from collections import Counter
 from dataclasses import dataclass
 
-from sgdlab.training.launching import simulate_devices
+from sgdlab.training.devices.launching import simulate_devices
 
 DEVICES = 8
 
 
 def measure(width: int, depth: int, rows: int) -> None:
     """Print a line for each mesh and collective."""
-    from sgdlab.training.collectives import Average
-    from sgdlab.training.mesh import make_mesh
-    from sgdlab.training.sharding import device_bytes, total_bytes
-    from sgdlab.training.traffic import find_collectives
+    from sgdlab.training.devices.collectives import Average
+    from sgdlab.training.devices.mesh import make_mesh
+    from sgdlab.training.devices.sharding import device_bytes, total_bytes
+    from sgdlab.training.devices.traffic import find_collectives
 
     print(
         f"{depth} layers of {width} × {width}, Adam, {rows} rows; MB of 10^6 bytes, a device each"
@@ -75,8 +75,8 @@ def compile_step(average, width: int, depth: int, rows: int):
     import optax
     from flax import linen
 
-    from sgdlab.training.mesh import batch_sharding, replicated
-    from sgdlab.training.sharding import init_rule_sharded, init_sharded
+    from sgdlab.training.devices.mesh import batch_sharding, replicated
+    from sgdlab.training.devices.sharding import init_rule_sharded, init_sharded
 
     rule, mesh = optax.adam(1e-3), average.mesh
 

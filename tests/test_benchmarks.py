@@ -26,7 +26,7 @@ from sgdlab.timelines import (
     synchronous,
 )
 from sgdlab.training import replay
-from sgdlab.training.traffic import find_copies
+from sgdlab.training.devices.traffic import find_copies
 
 pytestmark = pytest.mark.slow
 

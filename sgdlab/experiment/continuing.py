@@ -14,7 +14,7 @@ from sgdlab.experiment.folder import RunFolder, to_json, write_file
 from sgdlab.experiment.runs import read_json
 from sgdlab.experiment.work import FINISHED, Work
 from sgdlab.training import ResumeError, describe_program
-from sgdlab.training.identity import check_resume
+from sgdlab.training.checkpoints.identity import check_resume
 
 # Of the keys that a replay could go on without, those that a run folder is made of.
 _FIXED = ("name", "description", "target", "seeds", "timelines", "sweep")

@@ -16,7 +16,7 @@ from sgdlab import training
 from sgdlab.experiment.experiment import Point
 from sgdlab.experiment.folder import RunFolder, to_json
 from sgdlab.timelines import Timeline
-from sgdlab.training.metrics_log import truncate_metrics
+from sgdlab.training.checkpoints.metrics_log import truncate_metrics
 
 FINISHED = ("done", "aborted")
 

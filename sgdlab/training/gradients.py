@@ -25,7 +25,7 @@ def make_value_and_grad(
       policy: dtypes of parameters, computation, reduction and output.
       loss_scale: an object with `scale` and `unscale`.
       average: makes a gradient over a mesh of one over a part of the batch
-        (`sgdlab.training.collectives.Average`); by default there is one device.
+        (`sgdlab.training.devices.collectives.Average`); by default there is one device.
 
     Returns:
       `value_and_grad(params, batch, key) -> ((loss, metrics), gradient)`; the gradient has the

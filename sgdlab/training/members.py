@@ -25,14 +25,14 @@ import pandas as pd
 from sgdlab.timelines import Timeline
 from sgdlab.timelines.plan import Plan
 from sgdlab.training.batches import draw
+from sgdlab.training.checkpoints.resuming import CheckpointPlan, Keeper, describe_replay
 from sgdlab.training.chunks import Capacity, bounds, cut, find_capacity
-from sgdlab.training.collectives import Average
+from sgdlab.training.devices.collectives import Average
+from sgdlab.training.devices.mesh import must_wait
+from sgdlab.training.devices.sharding import init_sharded
 from sgdlab.training.history import Histories, History
 from sgdlab.training.loop import init_params, init_state, run_chunk
-from sgdlab.training.mesh import must_wait
 from sgdlab.training.program import Data, Member, Outputs, Program
-from sgdlab.training.resuming import CheckpointPlan, Keeper, describe_replay
-from sgdlab.training.sharding import init_sharded
 
 
 @dataclass(frozen=True)

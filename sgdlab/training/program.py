@@ -17,8 +17,8 @@ import optax
 from sgdlab.precision import Policy
 from sgdlab.tasks import Task
 from sgdlab.training.batches import Shards
-from sgdlab.training.collectives import Average
-from sgdlab.training.sharding import lay_out
+from sgdlab.training.devices.collectives import Average
+from sgdlab.training.devices.sharding import lay_out
 from sgdlab.workers import WorkerProgram
 
 Form = Literal["fused", "mapped", "single", "walk"]

@@ -17,13 +17,13 @@ from sgdlab.tasks import Task
 from sgdlab.timelines import Timeline
 from sgdlab.timelines.plan import plan
 from sgdlab.training.batches import make_shards
-from sgdlab.training.collectives import Average, Collective, Reduction
+from sgdlab.training.checkpoints.resuming import CheckpointPlan
+from sgdlab.training.devices.collectives import Average, Collective, Reduction
+from sgdlab.training.devices.mesh import check_batch, make_mesh, replicated
 from sgdlab.training.forms import choose_form, common, has_state, is_identity, reads_stale_params
 from sgdlab.training.history import Histories, History, NumericalError
 from sgdlab.training.members import ChunkReport, Run, run_members
-from sgdlab.training.mesh import check_batch, make_mesh, replicated
 from sgdlab.training.program import Data, FixedRule, Member, Program
-from sgdlab.training.resuming import CheckpointPlan
 from sgdlab.workers import WorkerProgram, gradient
 
 __all__ = ["ChunkReport", "replay", "replay_many"]

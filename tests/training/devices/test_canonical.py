@@ -6,8 +6,8 @@ import numpy as np
 import optax
 import pytest
 
-from sgdlab.training.collectives import Average
-from sgdlab.training.mesh import make_mesh
+from sgdlab.training.devices.collectives import Average
+from sgdlab.training.devices.mesh import make_mesh
 
 pytestmark = pytest.mark.slow
 

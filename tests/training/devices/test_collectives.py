@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from sgdlab.precision import get_policy
-from sgdlab.training.collectives import COLLECTIVES, Average
-from sgdlab.training.mesh import make_mesh
-from sgdlab.training.sharding import init_sharded, total_bytes
-from sgdlab.training.traffic import find_collectives, find_copies
+from sgdlab.training.devices.collectives import COLLECTIVES, Average
+from sgdlab.training.devices.mesh import make_mesh
+from sgdlab.training.devices.sharding import init_sharded, total_bytes
+from sgdlab.training.devices.traffic import find_collectives, find_copies
 
 pytestmark = pytest.mark.slow
 

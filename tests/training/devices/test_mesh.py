@@ -3,7 +3,13 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType
 
-from sgdlab.training.mesh import batch_parts, batch_sharding, check_batch, make_mesh, must_wait
+from sgdlab.training.devices.mesh import (
+    batch_parts,
+    batch_sharding,
+    check_batch,
+    make_mesh,
+    must_wait,
+)
 
 pytestmark = pytest.mark.slow
 

@@ -6,8 +6,8 @@ import optax
 import pytest
 
 from sgdlab import rules, tasks, timelines, training
-from sgdlab.training.mesh import make_mesh
-from sgdlab.training.sharding import device_bytes, total_bytes
+from sgdlab.training.devices.mesh import make_mesh
+from sgdlab.training.devices.sharding import device_bytes, total_bytes
 
 pytestmark = pytest.mark.slow
 

@@ -3,7 +3,7 @@
 import pytest
 
 from sgdlab import rules, tasks, timelines, training
-from sgdlab.training.mesh import make_mesh
+from sgdlab.training.devices.mesh import make_mesh
 
 pytestmark = pytest.mark.slow
 

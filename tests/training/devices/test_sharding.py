@@ -4,9 +4,9 @@ import numpy as np
 import optax
 import pytest
 
-from sgdlab.training.collectives import Average
-from sgdlab.training.mesh import batch_sharding, make_mesh, replicated
-from sgdlab.training.sharding import (
+from sgdlab.training.devices.collectives import Average
+from sgdlab.training.devices.mesh import batch_sharding, make_mesh, replicated
+from sgdlab.training.devices.sharding import (
     device_bytes,
     init_rule_sharded,
     init_sharded,
@@ -14,7 +14,7 @@ from sgdlab.training.sharding import (
     shard_params,
     total_bytes,
 )
-from sgdlab.training.traffic import find_collectives
+from sgdlab.training.devices.traffic import find_collectives
 
 pytestmark = pytest.mark.slow
 

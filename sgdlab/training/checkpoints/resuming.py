@@ -20,9 +20,10 @@ import numpy as np
 
 from sgdlab.timelines import Timeline
 from sgdlab.timelines.plan import Plan
-from sgdlab.training.checkpoints import CheckpointError, Header, find, latest, save
-from sgdlab.training.identity import ResumeError, check_resume, hash_program
-from sgdlab.training.metrics_log import MetricsLog
+from sgdlab.training.checkpoints.archive import CheckpointError, Header
+from sgdlab.training.checkpoints.files import find, latest, save
+from sgdlab.training.checkpoints.identity import ResumeError, check_resume, hash_program
+from sgdlab.training.checkpoints.metrics_log import MetricsLog
 from sgdlab.training.program import Data, Program, State
 
 

@@ -8,8 +8,13 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from sgdlab.training.checkpoints import CheckpointError
-from sgdlab.training.identity import ResumeError, check_resume, describe_program, hash_program
-from sgdlab.training.metrics_log import MetricsLog, truncate_metrics
+from sgdlab.training.checkpoints.identity import (
+    ResumeError,
+    check_resume,
+    describe_program,
+    hash_program,
+)
+from sgdlab.training.checkpoints.metrics_log import MetricsLog, truncate_metrics
 
 
 @pytest.fixture(scope="module")

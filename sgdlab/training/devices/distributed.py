@@ -18,7 +18,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from sgdlab.training.mesh import batch_sharding
+from sgdlab.training.devices.mesh import batch_sharding
 
 PEER_LOST = 75  # sysexits' EX_TEMPFAIL: nothing is wrong with the run itself, start it again
 

@@ -14,9 +14,9 @@ import pytest
 
 from sgdlab import precision, rules, tasks, timelines, training, workers
 from sgdlab.training.checkpoints import CheckpointError, CheckpointWarning, find
-from sgdlab.training.identity import ResumeError, describe_program
-from sgdlab.training.metrics_log import MetricsLog
-from sgdlab.training.resuming import CheckpointPlan, RunInterrupted
+from sgdlab.training.checkpoints.identity import ResumeError, describe_program
+from sgdlab.training.checkpoints.metrics_log import MetricsLog
+from sgdlab.training.checkpoints.resuming import CheckpointPlan, RunInterrupted
 
 pytestmark = pytest.mark.slow
 
@@ -284,9 +284,9 @@ def test_a_run_that_diverged_keeps_its_last_good_checkpoint(tmp_path):
 
 PROGRAM = """
 import pathlib, signal, sys, os
-from tests.training.test_checkpoints_resume import run
+from tests.training.checkpoints.test_resuming import run
 folder, kill_at, resume = pathlib.Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3] == "resume"
-import sgdlab.training.metrics_log as logs
+import sgdlab.training.checkpoints.metrics_log as logs
 true = logs.MetricsLog.append
 def append(self, line):
     if f'"update": {kill_at},' in line:
@@ -308,7 +308,7 @@ def test_a_process_that_is_killed_half_way_through_a_line_resumes_exactly(tmp_pa
 
 
 def test_the_examples_of_the_documentation_run():
-    text = (Path(__file__).parents[2] / "docs" / "reliability.md").read_text()
+    text = (Path(__file__).parents[3] / "docs" / "reliability.md").read_text()
     exec("\n".join(re.findall(r"```python\n(.*?)```", text, re.DOTALL)), {})
 
 

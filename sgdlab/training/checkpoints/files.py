@@ -15,30 +15,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from sgdlab.training.archive import (
+from sgdlab.training.checkpoints.archive import (
     Checkpoint,
     CheckpointError,
     DamagedError,
     Header,
-    MismatchError,
     encode,
     load,
-    read_header,
 )
-
-__all__ = [
-    "Checkpoint",
-    "CheckpointError",
-    "CheckpointWarning",
-    "DamagedError",
-    "Header",
-    "MismatchError",
-    "find",
-    "latest",
-    "load",
-    "read_header",
-    "save",
-]
 
 _NAME = re.compile(r"checkpoint-([0-9]{12})\.ckpt")
 _UNFINISHED = "checkpoint.tmp"

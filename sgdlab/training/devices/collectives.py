@@ -19,9 +19,9 @@ from typing import Any, Literal
 import jax
 from jax.sharding import Mesh, PartitionSpec
 
-from sgdlab.training.canonical import canonical_average, check_microbatches
-from sgdlab.training.mesh import AXES, BATCH_AXES, batch_sharding, check_batch
-from sgdlab.training.sharding import LOGICAL_AXES
+from sgdlab.training.devices.canonical import canonical_average, check_microbatches
+from sgdlab.training.devices.mesh import AXES, BATCH_AXES, batch_sharding, check_batch
+from sgdlab.training.devices.sharding import LOGICAL_AXES
 
 Collective = Literal["jit", "shard_map", "pmap"]
 Reduction = Literal["fast", "canonical"]
@@ -43,7 +43,7 @@ class Average:
         `tensor`; "shard_map" writes it out over `data`, and the partitioner has the other axes;
         "pmap" does the same on a mesh that has `data` alone.
       reduction: "fast" adds in the order that the collective likes; "canonical" in one order for
-        every number of devices (`sgdlab.training.canonical`).
+        every number of devices (`sgdlab.training.devices.canonical`).
       microbatches: K, in how many parts a canonical gradient is computed.
     """
 

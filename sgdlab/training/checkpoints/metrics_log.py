@@ -10,7 +10,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from sgdlab.training.checkpoints import CheckpointError, sync_folder, telling, write_all
+from sgdlab.training.checkpoints.archive import CheckpointError
+from sgdlab.training.checkpoints.files import sync_folder, telling, write_all
 
 
 class MetricsLog:

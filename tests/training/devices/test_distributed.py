@@ -8,17 +8,17 @@ import time
 import numpy as np
 import pytest
 
-from sgdlab.training.distributed import PEER_LOST, ending_together, initialize, is_writer
-from sgdlab.training.launching import launch, simulate_devices
+from sgdlab.training.devices.distributed import PEER_LOST, ending_together, initialize, is_writer
+from sgdlab.training.devices.launching import launch, simulate_devices
 
 pytestmark = pytest.mark.slow
 
 WORKER = """
 import argparse, os, pathlib, sys, time
 import jax, jax.numpy as jnp, numpy as np
-from sgdlab.training.collectives import Average
-from sgdlab.training.distributed import ending_together, initialize, is_writer, spread_rows
-from sgdlab.training.mesh import make_mesh
+from sgdlab.training.devices.collectives import Average
+from sgdlab.training.devices.distributed import ending_together, initialize, is_writer, spread_rows
+from sgdlab.training.devices.mesh import make_mesh
 
 parser = argparse.ArgumentParser()
 parser.add_argument("out", type=pathlib.Path)
@@ -121,7 +121,7 @@ def test_one_process_writes_and_its_errors_pass_untouched():
 
 def test_simulated_devices_are_set_before_jax_and_get_threads_enough():
     code = (
-        "from sgdlab.training.launching import simulate_devices; simulate_devices(8); "
+        "from sgdlab.training.devices.launching import simulate_devices; simulate_devices(8); "
         "import os, jax; print(jax.device_count(), os.environ['NPROC'])"
     )
     done = subprocess.run(

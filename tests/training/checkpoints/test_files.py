@@ -219,7 +219,7 @@ def test_what_would_run_it_would_be_seen(source):
 
 
 def test_the_first_example_of_the_documentation_runs():
-    text = (Path(__file__).parents[2] / "docs" / "reliability.md").read_text()
+    text = (Path(__file__).parents[3] / "docs" / "reliability.md").read_text()
     exec(re.findall(r"```python\n(.*?)```", text, re.DOTALL)[0], {})
 
 
@@ -382,7 +382,7 @@ def test_a_claimed_size_takes_no_memory(tmp_path):
 
 
 def test_a_newer_schema_is_not_taken_for_damage(tmp_path, monkeypatch):
-    monkeypatch.setattr("sgdlab.training.archive.SCHEMA", 2)
+    monkeypatch.setattr("sgdlab.training.checkpoints.archive.SCHEMA", 2)
     save(tmp_path, 1.0, update=1)
     monkeypatch.undo()
     with pytest.raises(CheckpointError, match="schema 2; this version of sgdlab reads 1"):

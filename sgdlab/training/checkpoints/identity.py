@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from sgdlab.training.archive import CheckpointError
+from sgdlab.training.checkpoints.archive import CheckpointError
 
 # Keys of a config that a resumed run may change.
 FREE = frozenset(
