@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from sgdlab.rules.sharing import shared
 from sgdlab.rules.staleness import require
 
 
@@ -20,6 +21,7 @@ class MeanSquareState(NamedTuple):
     mean_square: optax.Updates
 
 
+@shared
 def compensate_delay(
     strength: float | jax.Array = 0.04,
     adaptive: bool = False,
@@ -69,6 +71,7 @@ def compensate_delay(
     return optax.GradientTransformationExtraArgs(init, update)
 
 
+@shared
 def gap_aware(
     learning_rate: float | jax.Array,
     decay: float | jax.Array = 0.999,

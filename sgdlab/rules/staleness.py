@@ -12,7 +12,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from sgdlab.rules.sharing import shared
 
+
+@shared
 def scale_by_staleness(
     power: float | jax.Array = 1.0,
 ) -> optax.GradientTransformationExtraArgs:
@@ -35,6 +38,7 @@ def scale_by_staleness(
     return _weigh("scale_by_staleness", lambda tau: (1.0 + tau) ** -power)
 
 
+@shared
 def hinge_staleness(
     a: float | jax.Array = 10.0, b: float | jax.Array = 4.0
 ) -> optax.GradientTransformationExtraArgs:
@@ -59,6 +63,7 @@ def hinge_staleness(
     )
 
 
+@shared
 def clip_by_delay(
     concurrency: float | jax.Array, drop: bool = False
 ) -> optax.GradientTransformationExtraArgs:
@@ -85,6 +90,7 @@ def clip_by_delay(
     return _weigh("clip_by_delay", lambda tau: concurrency / jnp.maximum(tau, concurrency))
 
 
+@shared
 def drop_stale(bound: float | jax.Array) -> optax.GradientTransformationExtraArgs:
     """Weight 0 above a bound: g if τ ≤ bound, else 0.
 
@@ -114,6 +120,7 @@ class WorkerDelayState(NamedTuple):
     mean_staleness: jax.Array
 
 
+@shared
 def scale_by_worker_delay(
     num_workers: int, power: float | jax.Array = 1.0
 ) -> optax.GradientTransformationExtraArgs:

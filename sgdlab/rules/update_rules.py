@@ -8,7 +8,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from sgdlab.rules.sharing import shared
 
+
+@shared
 def sgd(learning_rate: optax.ScalarOrSchedule) -> optax.GradientTransformationExtraArgs:
     """Stochastic gradient descent: w ← w − ηg.
 
@@ -24,6 +27,7 @@ def sgd(learning_rate: optax.ScalarOrSchedule) -> optax.GradientTransformationEx
     return optax.chain(optax.scale_by_learning_rate(learning_rate))
 
 
+@shared
 def momentum(
     learning_rate: optax.ScalarOrSchedule, decay: float | jax.Array = 0.9
 ) -> optax.GradientTransformationExtraArgs:
@@ -47,6 +51,7 @@ def momentum(
     return optax.chain(average, optax.scale_by_learning_rate(learning_rate))
 
 
+@shared
 def heavy_ball(
     learning_rate: optax.ScalarOrSchedule, decay: float | jax.Array = 0.9
 ) -> optax.GradientTransformationExtraArgs:
@@ -65,6 +70,7 @@ def heavy_ball(
     return optax.chain(optax.trace(decay), optax.scale_by_learning_rate(learning_rate))
 
 
+@shared
 def nesterov(
     learning_rate: optax.ScalarOrSchedule, decay: float | jax.Array = 0.9
 ) -> optax.GradientTransformationExtraArgs:
@@ -87,6 +93,7 @@ def nesterov(
     )
 
 
+@shared
 def adagrad(
     learning_rate: optax.ScalarOrSchedule, eps: float | jax.Array = 1e-8
 ) -> optax.GradientTransformationExtraArgs:
@@ -121,6 +128,7 @@ def adagrad(
     )
 
 
+@shared
 def rmsprop(
     learning_rate: optax.ScalarOrSchedule,
     decay: float | jax.Array = 0.9,
@@ -147,6 +155,7 @@ def rmsprop(
     )
 
 
+@shared
 def adam(
     learning_rate: optax.ScalarOrSchedule,
     b1: float | jax.Array = 0.9,
@@ -175,6 +184,7 @@ def adam(
     )
 
 
+@shared
 def adamw(
     learning_rate: optax.ScalarOrSchedule,
     b1: float | jax.Array = 0.9,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,11 +19,44 @@ from sgdlab.training.program import Form
 from sgdlab.workers import WorkerProgram, gradient
 
 
+class Traits(NamedTuple):
+    """What the traces of a program's parts say.
+
+    Attributes:
+      params: shapes and dtypes of the parameters.
+      receives_untouched: whether `receive` hands every message on as it is.
+      has_worker_state: whether a worker keeps anything between messages.
+      reads_stale_params: whether the rule looks at the version that a message was computed at.
+    """
+
+    params: Any
+    receives_untouched: bool
+    has_worker_state: bool
+    reads_stale_params: bool
+
+
+@functools.lru_cache(64)  # a trace takes milliseconds, a warm replay of a small model not many
+def find_traits(
+    task: Task,
+    make_rule: Callable,
+    hyperparameters: tuple[str, ...],
+    worker: WorkerProgram,
+    receive: optax.GradientTransformation,
+) -> Traits:
+    """Trace the parts of a program, the rule with its hyperparameters by name."""
+    params = jax.eval_shape(task.init, jax.random.key(0))
+    return Traits(
+        params,
+        is_identity(receive, params),
+        has_state(worker.init, params),
+        reads_stale_params(make_rule, hyperparameters, params),
+    )
+
+
 def choose_form(
     task: Task,
     worker: WorkerProgram,
-    passes_untouched: bool,
-    params: Any,
+    traits: Traits,
     timelines: list[Timeline],
     plans: list[Plan],
 ) -> Form:
@@ -31,8 +65,7 @@ def choose_form(
     Args:
       task: "fused" asks that its loss draws nothing, for a draw belongs to one message.
       worker: "fused" asks for the plain gradient.
-      passes_untouched: whether the server receives messages as they are.
-      params: shapes of the parameters.
+      traits: of the program's parts.
       timelines: all that share the program.
       plans: theirs.
 
@@ -41,15 +74,15 @@ def choose_form(
     """
     count = common([each.messages_per_update for each in plans])
     walk = "single" if count == 1 and not any(each.has_table for each in plans) else "walk"
-    if count is None or not passes_untouched or not all(each.is_uniform for each in plans):
+    uniform = all(each.is_uniform for each in plans)
+    if count is None or not traits.receives_untouched or not uniform:
         return walk
     if worker == gradient() and not task.needs_key:
         return "fused"
-    stateless = not has_state(worker.init, params)
     distinct = all(
         _has_distinct_workers(*pair, count) for pair in zip(timelines, plans, strict=True)
     )
-    return "mapped" if count > 1 and (stateless or distinct) else walk
+    return "mapped" if count > 1 and (not traits.has_worker_state or distinct) else walk
 
 
 def _has_distinct_workers(timeline: Timeline, plan: Plan, count: int) -> bool:
@@ -57,7 +90,7 @@ def _has_distinct_workers(timeline: Timeline, plan: Plan, count: int) -> bool:
     return not bool(np.any(workers[:, 1:] == workers[:, :-1]))
 
 
-def reads_stale_params(make_rule: Callable, hyperparameters: Mapping, params: Any) -> bool:
+def reads_stale_params(make_rule: Callable, hyperparameters: tuple[str, ...], params: Any) -> bool:
     """Whether a rule looks at the version that a message was computed at."""
 
     def update(stale_params, params, point):

@@ -20,7 +20,7 @@ from sgdlab.training.batches import make_shards
 from sgdlab.training.checkpoints.resuming import CheckpointPlan
 from sgdlab.training.devices.collectives import Average, Collective, Reduction
 from sgdlab.training.devices.mesh import check_batch, make_mesh, replicated
-from sgdlab.training.forms import choose_form, common, has_state, is_identity, reads_stale_params
+from sgdlab.training.forms import choose_form, common, find_traits
 from sgdlab.training.history import Histories, History, NumericalError
 from sgdlab.training.members import ChunkReport, Run, run_members
 from sgdlab.training.program import Data, FixedRule, Member, Program
@@ -222,12 +222,14 @@ def prepare(
     guard = _guards(on_nonfinite, scale)
     _check(timelines, worker, batch_size, seeds, evaluate_every)
     average = _average(task, mesh, collective, reduction, microbatches)
-    params = jax.eval_shape(task.init, jax.random.key(0))
-    if receive is None or is_identity(receive, params):
+    traits = find_traits(
+        task, make_rule, tuple(hyperparameters or ()), worker, receive or _IDENTITY
+    )
+    if receive is None or traits.receives_untouched:
         receive = _IDENTITY
-    stateful = has_state(worker.init, params) or isinstance(scale, DynamicLossScale)
+    stateful = traits.has_worker_state or isinstance(scale, DynamicLossScale)
     plans = [plan(each, include_dropped=stateful) for each in timelines]
-    form = choose_form(task, worker, receive is _IDENTITY, params, timelines, plans)
+    form = choose_form(task, worker, traits, timelines, plans)
     program = Program(
         task=task,
         make_rule=make_rule,
@@ -241,7 +243,7 @@ def prepare(
         compact_slots=worker == gradient()
         and receive is _IDENTITY
         and not measures
-        and not reads_stale_params(make_rule, hyperparameters or {}, params),
+        and not traits.reads_stale_params,
         has_table=any(each.has_table for each in plans),
         rows_are_means=timelines[0].average == "workers",
         has_refused=any(bool(np.any(each.weight == 0)) for each in plans),

@@ -159,6 +159,17 @@ def test_a_second_chunk_and_a_second_seed_set_do_not_retrace(name):
     assert len(traces) == first
 
 
+def test_an_equal_rule_made_again_does_not_retrace():
+    task, traces = counted(tasks.quadratic([1.0]))
+    timeline = timelines.fixed_delay(1, updates=4)
+    training.replay(task, rules.momentum(0.1, decay=0.9), timeline)
+    first = len(traces)
+    training.replay(task, rules.momentum(0.1), timeline)
+    assert len(traces) == first
+    training.replay(task, rules.momentum(0.2), timeline)
+    assert len(traces) > first
+
+
 @pytest.mark.parametrize("delay", [1, 4, 16])
 def test_the_delay_stability_limit_is_met_from_both_sides(delay):
     limit = 2 * np.sin(np.pi / (2 * (2 * delay + 1)))
