@@ -3,8 +3,8 @@
     python docs/protocols.py
 
 A protocol appears here as soon as it is registered: its sentence is the first line of its
-function's docstring, its citation stands in its module's. One that has required arguments needs a
-row in `EXAMPLES` too.
+function's docstring, its citation stands in its module's, and the annotations of its arguments hold
+the examples that are drawn here.
 """
 
 from __future__ import annotations
@@ -30,33 +30,12 @@ from sgdlab.timelines import (
     Timeline,
     lognormal,
 )
+from sgdlab.timelines.arguments import find_examples
 from sgdlab.timelines.measures import discarded
 
 PAGE = Path(__file__).with_name("protocols.md")
 README = PAGE.parent.parent / "README.md"
 IMAGES = PAGE.with_name("images") / "protocols"
-
-EXAMPLES: dict[str, dict[str, Any]] = {
-    "k_sync": {"k": 4},
-    "k_batch_sync": {"k": 5},
-    "k_async": {"k": 2},
-    "k_batch_async": {"k": 3},
-    "bounded_staleness": {"bound": 2},
-    "window": {"wait": 0.3},
-    "ringmaster": {"threshold": 6},
-    "fixed_delay": {"delay": 4},
-    "random_delay": {"probabilities": [0.4, 0.2, 0.2, 0.1, 0.1]},
-    "from_trace": {"path": "run.csv"},
-}
-"""Arguments of the drawings."""
-AT_SIXTEEN: dict[str, dict[str, Any]] = {
-    "k_sync": {"k": 12},
-    "k_batch_sync": {"k": 16},
-    "k_async": {"k": 4},
-    "k_batch_async": {"k": 4},
-    "ringmaster": {"threshold": 24},
-}
-"""Arguments of the measurements, where sixteen workers ask for others than five."""
 
 SECONDS = 12.0
 FIVE = Cluster(
@@ -95,22 +74,25 @@ def drawings() -> dict[str, str]:
 
 
 def example(name: str) -> Timeline:
-    """A protocol's timeline on the five workers, twelve seconds long.
-
-    Raises:
-      TypeError: a protocol with required arguments has no row in `EXAMPLES`.
-    """
+    """A protocol's timeline on the five workers, twelve seconds long."""
     takes = inspect.signature(PROTOCOLS[name]).parameters
-    arguments = EXAMPLES.get(name, {})
+    arguments = examples(name, FIVE.workers)
     if name == "from_trace":
         with tempfile.TemporaryDirectory() as folder:
-            recorded = PROTOCOLS["window"](FIVE, **EXAMPLES["window"], seconds=SECONDS, seed=1)
+            recorded = PROTOCOLS["window"](FIVE, wait=0.3, seconds=SECONDS, seed=1)
             path = Path(folder) / arguments["path"]
             recorded.to_dataframe().to_csv(path, index=False)
             return PROTOCOLS[name](str(path))
     if "cluster" not in takes:
         return PROTOCOLS[name](**arguments, updates=int(SECONDS))
     return PROTOCOLS[name](FIVE, **arguments, seconds=SECONDS, seed=1)
+
+
+def examples(name: str, workers: int) -> dict[str, Any]:
+    """A protocol's first example for so many workers, its defaults left out."""
+    takes = inspect.signature(PROTOCOLS[name]).parameters
+    first = find_examples(PROTOCOLS[name], workers)[0]
+    return {key: value for key, value in first.items() if value != takes[key].default}
 
 
 # Drawing.
@@ -286,7 +268,7 @@ def _table(images: str) -> str:
 def _row(name: str, images: str) -> str:
     """Left the chart, right what it is, how to ask for it, and whose it is."""
     definition, citation = describe(name)
-    config = config_line(name, EXAMPLES.get(name, {}))
+    config = config_line(name, examples(name, FIVE.workers))
     image = (
         f'<img src="{images}/protocols/{name}.svg" width="{_WIDTH}" alt="Gantt chart of {name}">'
     )
@@ -331,7 +313,7 @@ def _measurements() -> Iterator[str]:
     """A line for each protocol but the one that makes no timeline of its own."""
     for name in PROTOCOLS:
         if name != "from_trace":
-            yield _measure(name, AT_SIXTEEN.get(name, EXAMPLES.get(name, {})))
+            yield _measure(name, examples(name, SIXTEEN.workers))
 
 
 def _measure(name: str, arguments: dict[str, Any]) -> str:

@@ -149,7 +149,8 @@ def test_a_stranger_who_follows_the_tutorial_has_a_protocol(tmp_path):
     for place in places:
         ignored = shutil.ignore_patterns("__pycache__")
         shutil.copytree(ROOT / place, tmp_path / place, ignore=ignored)
-    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    for file in ("pyproject.toml", "README.md"):
+        shutil.copy(ROOT / file, tmp_path)
     for language in ("python", "yaml"):
         for block in blocks(tutorial, language):
             if "file" in block.options:
@@ -164,3 +165,6 @@ def test_a_stranger_who_follows_the_tutorial_has_a_protocol(tmp_path):
     contract = "tests/timelines/test_contract.py"
     report = run(tmp_path, "-m", "pytest", "-q", "-p", "no:cacheprovider", contract, "-k", "quorum")
     assert re.search(r"[1-9]\d* passed", report)
+    run(tmp_path, "docs/protocols.py")
+    assert '<b id="quorum">' in (tmp_path / "docs" / "protocols.md").read_text()
+    assert (tmp_path / "docs" / "images" / "protocols" / "quorum.svg").is_file()

@@ -1,7 +1,9 @@
 """Arguments say in their annotation what is allowed; here they are held to it, in one line."""
 
 import dataclasses
+import inspect
 import math
+from collections.abc import Callable, Sequence
 from numbers import Integral, Real
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -15,6 +17,18 @@ class TimelineError(ValueError):
 
 class MayBeInfinite:
     """Marks a float argument that takes infinity as a value; every other must be finite."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Examples:
+    """Values of an argument that are worth a look: `Annotated[int, Examples(lambda n: [n, 1])]`.
+
+    Attributes:
+      of: the number of workers to the values. The first one is what the documentation draws; the
+        contract that all protocols keep is tried with every one.
+    """
+
+    of: Callable[[int], Sequence[Any]]
 
 
 Count = Annotated[int, Ge(1)]
@@ -38,6 +52,7 @@ _RELATIONS = {
     Lt: ("<", "lt", lambda value, bound: value < bound),
     Le: ("<=", "le", lambda value, bound: value <= bound),
 }
+_SHARED = ("cluster", "updates", "seconds", "gradients", "seed")  # no protocol's own
 _KINDS = {int: "an integer", float: "a number", bool: "true or false", str: "a text"}
 
 
@@ -115,6 +130,35 @@ def _describe(annotation: Any) -> str:
     infinite = ["inf too"] if MayBeInfinite in metadata else []
     name = _KINDS.get(kind, getattr(kind, "__name__", str(kind)))
     return ", ".join([" ".join([name, " and ".join(bounds)]).strip(), *infinite])
+
+
+def find_examples(function: Callable, workers: int) -> list[dict[str, Any]]:
+    """Arguments to try a protocol with.
+
+    Args:
+      function: a protocol. The annotations of its own arguments hold `Examples`, unless they are
+        true or false.
+      workers: N.
+
+    Returns:
+      At least one set of arguments, defaults included: the i-th holds the i-th example of each
+      argument, and every flag is also tried the other way round.
+
+    Raises:
+      TypeError: a required argument has no examples.
+    """
+    columns: dict[str, list[Any]] = {}
+    for name, parameter in inspect.signature(function, eval_str=True).parameters.items():
+        kind, metadata = _split(parameter.annotation)
+        found = [extra.of(workers) for extra in metadata if isinstance(extra, Examples)]
+        if kind is bool:
+            columns[name] = [parameter.default, not parameter.default]
+        elif found:
+            columns[name] = list(found[0])
+        elif parameter.default is parameter.empty and name not in _SHARED:
+            raise TypeError(f"{function.__name__}: argument {name} has no Examples")
+    rows = range(max(map(len, columns.values()), default=1))
+    return [{name: c[min(row, len(c) - 1)] for name, c in columns.items()} for row in rows]
 
 
 def plain(value: Any) -> Any:

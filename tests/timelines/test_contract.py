@@ -24,22 +24,17 @@ from sgdlab.timelines import (
     plan,
     uniform,
 )
+from sgdlab.timelines.arguments import find_examples
 
-# Each row: the arguments of a protocol, given N workers. A new protocol adds a row.
-ARGUMENTS = {
-    "synchronous": lambda n: [{}],
-    "k_sync": lambda n: [{"k": 1}, {"k": (n + 1) // 2}, {"k": n}],
-    "k_batch_sync": lambda n: [{"k": 3}, {"k": n + 2, "stop": True}],
-    "k_async": lambda n: [{"k": 1}, {"k": (n + 1) // 2}, {"k": n}],
-    "k_batch_async": lambda n: [{"k": 1}, {"k": n + 1}],
-    "asynchronous": lambda n: [{}],
-    "wait_for_all": lambda n: [{}],
-    "bounded_staleness": lambda n: [{"bound": 0}, {"bound": 3}],
-    "window": lambda n: [{"wait": 0.0}, {"wait": 0.7}, {"wait": np.inf}],
-    "ringmaster": lambda n: [{"threshold": 2}, {"threshold": n, "stop": True}],
-    "ringleader": lambda n: [{}],
-}
 WITHOUT_CLUSTER = {"fixed_delay", "random_delay", "from_trace"}
+NAMES = [name for name in PROTOCOLS if name not in WITHOUT_CLUSTER]  # a new one is among them
+
+
+def arguments_of(name, workers):
+    """What the protocol's own annotations say is worth trying."""
+    return find_examples(PROTOCOLS[name], workers)
+
+
 MODELS = [
     constant(1.0),
     exponential(1.0),
@@ -103,15 +98,16 @@ class CountingEngine(engine.Engine):
         super().stop(worker)
 
 
-def test_every_protocol_has_its_row():
-    assert set(ARGUMENTS) | WITHOUT_CLUSTER == set(PROTOCOLS)
+def test_the_protocols_without_a_cluster_are_these():
+    takes = {name: inspect.signature(PROTOCOLS[name]).parameters for name in PROTOCOLS}
+    assert {name for name in PROTOCOLS if "cluster" not in takes[name]} == WITHOUT_CLUSTER
 
 
-@pytest.mark.parametrize("name", ARGUMENTS)
+@pytest.mark.parametrize("name", NAMES)
 @settings(deadline=None, max_examples=25)
 @given(cluster=clusters(), horizon=horizons(), seed=st.integers(0, 2**32 - 1), data=st.data())
 def test_contract(name, cluster, horizon, seed, data):
-    arguments = data.draw(st.sampled_from(ARGUMENTS[name](cluster.workers)))
+    arguments = data.draw(st.sampled_from(arguments_of(name, cluster.workers)))
     CountingEngine.total = 0
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(engine, "Engine", CountingEngine)
@@ -124,9 +120,7 @@ def test_contract(name, cluster, horizon, seed, data):
     if not merged and not has_ties(timeline):
         assert versions_lived_through(timeline, cluster) == CountingEngine.total
     assert timeline.metadata["protocol"] == name
-    assert set(timeline.metadata["parameters"]) == set(arguments) | (
-        {"stop"} if name in ("ringmaster", "k_batch_sync") else set()
-    )
+    assert set(timeline.metadata["parameters"]) == set(arguments)
     json.dumps(timeline.metadata, allow_nan=False)
     if timeline.num_updates:
         plan(timeline)
@@ -194,7 +188,7 @@ def versions_lived_through(timeline, cluster):
     return int(np.sum(version - timeline.read_version))
 
 
-@pytest.mark.parametrize("name", ARGUMENTS)
+@pytest.mark.parametrize("name", NAMES)
 def test_a_longer_horizon_extends_a_shorter_one(name):
     cluster = Cluster(
         workers=5,
@@ -202,7 +196,7 @@ def test_a_longer_horizon_extends_a_shorter_one(name):
         failures={"mtbf": 20.0, "repair": 2.0},
         network={"latency": 0.01},
     )
-    for arguments in ARGUMENTS[name](5):
+    for arguments in arguments_of(name, 5):
         long = PROTOCOLS[name](cluster, **arguments, seconds=60.0, seed=3)
         short = PROTOCOLS[name](cluster, **arguments, seconds=25.0, seed=3)
         updates = short.num_updates
@@ -220,10 +214,10 @@ def test_a_longer_horizon_extends_a_shorter_one(name):
         np.testing.assert_array_equal(short.last_update[index], last)
 
 
-@pytest.mark.parametrize("name", ARGUMENTS)
+@pytest.mark.parametrize("name", NAMES)
 def test_same_seed_same_timeline_and_another_seed_another(name, assert_same):
     cluster = Cluster(workers=4, compute=exponential(1.0))
-    arguments = ARGUMENTS[name](4)[0]
+    arguments = arguments_of(name, 4)[0]
     first, again, other = (
         PROTOCOLS[name](cluster, **arguments, updates=10, seed=seed) for seed in (7, 7, 8)
     )
@@ -231,7 +225,7 @@ def test_same_seed_same_timeline_and_another_seed_another(name, assert_same):
     assert not np.array_equal(first.apply_time, other.apply_time)
 
 
-@pytest.mark.parametrize("name", ARGUMENTS)
+@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize(
     ("horizon", "allowed"),
     [
@@ -246,7 +240,7 @@ def test_same_seed_same_timeline_and_another_seed_another(name, assert_same):
 )
 def test_a_wrong_horizon_is_one_line(name, horizon, allowed):
     with pytest.raises(TimelineError, match=allowed) as error:
-        PROTOCOLS[name](Cluster(workers=2), **ARGUMENTS[name](2)[0], **horizon)
+        PROTOCOLS[name](Cluster(workers=2), **arguments_of(name, 2)[0], **horizon)
     assert "\n" not in str(error.value)
 
 

@@ -10,12 +10,13 @@ from typing import Annotated
 
 from annotated_types import Ge
 
+from sgdlab.timelines.arguments import Examples
 from sgdlab.timelines.cluster import Cluster
 from sgdlab.timelines.engine import Engine, simulate
 from sgdlab.timelines.policy import Policy
 from sgdlab.timelines.timeline import Timeline
 
-Bound = Annotated[int, Ge(0)]
+Bound = Annotated[int, Ge(0), Examples(lambda n: [2, 0])]
 
 
 @dataclass

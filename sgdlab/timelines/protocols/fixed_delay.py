@@ -9,12 +9,14 @@ from typing import Annotated
 import numpy as np
 from annotated_types import Ge
 
-from sgdlab.timelines.arguments import Count, check_argument
+from sgdlab.timelines.arguments import Count, Examples, check_argument
 from sgdlab.timelines.protocols.random_delay import queue
 from sgdlab.timelines.timeline import Timeline
 
+Delay = Annotated[int, Ge(0), Examples(lambda n: [n - 1])]
 
-def fixed_delay(delay: Annotated[int, Ge(0)], *, updates: Count) -> Timeline:
+
+def fixed_delay(delay: Delay, *, updates: Count) -> Timeline:
     """Update t uses the gradient at version max(0, t − delay); no cluster.
 
     One update a second by delay + 1 workers in turn, each message's worker reading on as it
@@ -30,7 +32,7 @@ def fixed_delay(delay: Annotated[int, Ge(0)], *, updates: Count) -> Timeline:
     Raises:
       TimelineError: an argument is out of range.
     """
-    check_argument("fixed_delay", "delay", Annotated[int, Ge(0)], delay)
+    check_argument("fixed_delay", "delay", Delay, delay)
     check_argument("fixed_delay", "updates", Count, updates)
     delays = np.full(updates + delay + 1, delay)
     metadata = {"protocol": "fixed_delay", "parameters": {"delay": int(delay)}, "seed": 0}

@@ -7,11 +7,11 @@ as CSV or Parquet, or a file that `Timeline.save` wrote.
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 
-from sgdlab.timelines.arguments import Count, TimelineError, check_argument
+from sgdlab.timelines.arguments import Count, Examples, TimelineError, check_argument
 from sgdlab.timelines.tables import read_table, to_number
 from sgdlab.timelines.timeline import Timeline
 
@@ -21,7 +21,7 @@ _INTEGERS = ("worker", "read_version", "update", "last_update")
 
 
 def from_trace(
-    path: str,
+    path: Annotated[str, Examples(lambda n: ["run.csv"])],
     *,
     workers: Count | None = None,
     gradients_per_message: Count = 1,

@@ -5,12 +5,15 @@ Reference: Dutta, Joshi, Ghosh, Dube and Nagpurkar, "Slow and Stale Gradients Ca
 """
 
 from dataclasses import dataclass
+from typing import Annotated
 
-from sgdlab.timelines.arguments import Count
+from sgdlab.timelines.arguments import Count, Examples
 from sgdlab.timelines.cluster import Cluster
 from sgdlab.timelines.engine import Engine, simulate
 from sgdlab.timelines.policy import Gathering, check_at_most_workers
 from sgdlab.timelines.timeline import Timeline
+
+K = Annotated[Count, Examples(lambda n: [(n + 3) // 4, 1, n])]
 
 
 @dataclass
@@ -18,7 +21,7 @@ class KAsync(Gathering):
     """Average the first K workers, who wait for that and then read."""
 
     name = "k_async"
-    k: Count
+    k: K
 
     def check(self, cluster: Cluster) -> None:
         """K distinct workers must exist."""
@@ -32,7 +35,7 @@ class KAsync(Gathering):
 def k_async(
     cluster: Cluster,
     *,
-    k: Count,
+    k: K,
     updates: int | None = None,
     seconds: float | None = None,
     gradients: int | None = None,

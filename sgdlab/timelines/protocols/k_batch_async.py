@@ -7,12 +7,15 @@ n-softsync has K = ⌊N/n⌋.
 """
 
 from dataclasses import dataclass, field
+from typing import Annotated
 
-from sgdlab.timelines.arguments import Count
+from sgdlab.timelines.arguments import Count, Examples
 from sgdlab.timelines.cluster import Cluster
 from sgdlab.timelines.engine import Engine, simulate
 from sgdlab.timelines.policy import Policy
 from sgdlab.timelines.timeline import Timeline
+
+K = Annotated[Count, Examples(lambda n: [(n + 3) // 4, 1, n + 1])]
 
 
 @dataclass
@@ -20,7 +23,7 @@ class KBatchAsync(Policy):
     """A buffer of K messages, from any workers and of any staleness."""
 
     name = "k_batch_async"
-    k: Count
+    k: K
     held: list[int] = field(default_factory=list, init=False)
 
     def arrive(self, engine: Engine, worker: int, message: int) -> None:
@@ -35,7 +38,7 @@ class KBatchAsync(Policy):
 def k_batch_async(
     cluster: Cluster,
     *,
-    k: Count,
+    k: K,
     updates: int | None = None,
     seconds: float | None = None,
     gradients: int | None = None,

@@ -7,12 +7,15 @@ Rennala SGD, where they run on and what they bring is discarded (`stop=False`).
 """
 
 from dataclasses import dataclass, field
+from typing import Annotated
 
-from sgdlab.timelines.arguments import Count
+from sgdlab.timelines.arguments import Count, Examples
 from sgdlab.timelines.cluster import Cluster
 from sgdlab.timelines.engine import Engine, simulate
 from sgdlab.timelines.policy import Policy
 from sgdlab.timelines.timeline import Timeline
+
+K = Annotated[Count, Examples(lambda n: [n, n + 2])]
 
 
 @dataclass
@@ -20,7 +23,7 @@ class KBatchSync(Policy):
     """Collect K messages computed at the current version; a worker reads on at once."""
 
     name = "k_batch_sync"
-    k: Count
+    k: K
     stop: bool = False
     held: list[int] = field(default_factory=list, init=False)
 
@@ -43,7 +46,7 @@ class KBatchSync(Policy):
 def k_batch_sync(
     cluster: Cluster,
     *,
-    k: Count,
+    k: K,
     stop: bool = False,
     updates: int | None = None,
     seconds: float | None = None,

@@ -5,12 +5,15 @@ Dutta, Joshi, Ghosh, Dube and Nagpurkar, "Slow and Stale Gradients Can Win the R
 """
 
 from dataclasses import dataclass
+from typing import Annotated
 
-from sgdlab.timelines.arguments import Count
+from sgdlab.timelines.arguments import Count, Examples
 from sgdlab.timelines.cluster import Cluster
 from sgdlab.timelines.engine import Engine, simulate
 from sgdlab.timelines.policy import Gathering, check_at_most_workers
 from sgdlab.timelines.timeline import Timeline
+
+K = Annotated[Count, Examples(lambda n: [n - n // 4, 1, n])]
 
 
 @dataclass
@@ -18,7 +21,7 @@ class KSync(Gathering):
     """Average the first K workers, stop the rest, start everyone."""
 
     name = "k_sync"
-    k: Count
+    k: K
 
     def check(self, cluster: Cluster) -> None:
         """K distinct workers must exist."""
@@ -39,7 +42,7 @@ class KSync(Gathering):
 def k_sync(
     cluster: Cluster,
     *,
-    k: Count,
+    k: K,
     updates: int | None = None,
     seconds: float | None = None,
     gradients: int | None = None,

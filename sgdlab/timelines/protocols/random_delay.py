@@ -6,12 +6,13 @@ Deep Learning", 2016, where the delays of memoryless workers are geometric.
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
 from sgdlab.timelines.arguments import (
     Count,
+    Examples,
     Probability,
     Seed,
     TimelineError,
@@ -19,10 +20,10 @@ from sgdlab.timelines.arguments import (
 )
 from sgdlab.timelines.timeline import IN_FLIGHT, Timeline
 
+Probabilities = Annotated[Sequence[Probability], Examples(lambda n: [[0.4, 0.2, 0.2, 0.1, 0.1]])]
 
-def random_delay(
-    probabilities: Sequence[Probability], *, updates: Count, seed: Seed = 0
-) -> Timeline:
+
+def random_delay(probabilities: Probabilities, *, updates: Count, seed: Seed = 0) -> Timeline:
     """Update t uses the gradient at version max(0, t − dₜ), with P(dₜ = l) given; no cluster.
 
     Args:

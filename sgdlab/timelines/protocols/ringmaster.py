@@ -10,13 +10,13 @@ from typing import Annotated
 
 from annotated_types import Ge
 
-from sgdlab.timelines.arguments import MayBeInfinite
+from sgdlab.timelines.arguments import Examples, MayBeInfinite
 from sgdlab.timelines.cluster import Cluster
 from sgdlab.timelines.engine import Engine, simulate
 from sgdlab.timelines.policy import Policy
 from sgdlab.timelines.timeline import Timeline
 
-Threshold = Annotated[float, Ge(1), MayBeInfinite]
+Threshold = Annotated[float, Ge(1), MayBeInfinite, Examples(lambda n: [3 * n // 2 or 1, 2])]
 
 
 @dataclass

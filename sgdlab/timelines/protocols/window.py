@@ -11,13 +11,13 @@ from typing import Annotated
 
 from annotated_types import Ge
 
-from sgdlab.timelines.arguments import MayBeInfinite
+from sgdlab.timelines.arguments import Examples, MayBeInfinite
 from sgdlab.timelines.cluster import Cluster
 from sgdlab.timelines.engine import Engine, simulate
 from sgdlab.timelines.policy import Gathering
 from sgdlab.timelines.timeline import Timeline
 
-Wait = Annotated[float, Ge(0), MayBeInfinite]
+Wait = Annotated[float, Ge(0), MayBeInfinite, Examples(lambda n: [0.3, 0.0, math.inf])]
 
 
 @dataclass
