@@ -67,6 +67,7 @@ def _benchmark(workers: int, times: str, *, peers: bool, targets: tuple[Target, 
             Contestant(
                 'replay, on_nonfinite="skip"', partial(loop, workers, times, on_nonfinite="skip")
             ),
+            Contestant("replay, waves of 8", partial(loop, workers, times, width=8)),
             Contestant("PyTorch, slot swap", partial(torch, "slot", workers, times)),
             Contestant("PyTorch, deque", partial(torch, "deque", workers, times)),
             Contestant("Python loop, jitted gradient", partial(jitted, workers, times)),

@@ -5,6 +5,9 @@ timeline, so it can do the same with stale versions of the parameters. Version v
 update v, when it is the current one, until the last update that still reads it. Versions whose
 lives don't overlap share a slot, and the number of slots is the largest number of versions alive
 at once: at most one a worker under most protocols, whatever the largest staleness.
+
+Gradients of successive updates don't depend on one another while none of them reads a version that
+the others make. Such a stretch of updates is a *wave*, whose gradients may be computed together.
 """
 
 from __future__ import annotations
@@ -36,6 +39,8 @@ class Plan:
       row_weight: `[T, N]` float32, each row's share of update u; `None` without a table.
       staleness: `[T]` float32, the mean over the messages that update u uses of u − read_version.
       messages_per_update: the number of messages in every update, or `None` where it varies.
+      wave: `[V + 1]` int64; the messages of the updates `wave[v]:wave[v + 1]` read version
+        `wave[v]` or an older one, so they may be computed together.
     """
 
     num_slots: int
@@ -48,6 +53,7 @@ class Plan:
     row_weight: np.ndarray | None
     staleness: np.ndarray
     messages_per_update: int | None
+    wave: np.ndarray
 
     @property
     def num_updates(self) -> int:
@@ -65,7 +71,7 @@ class Plan:
         return self.num_slots == 0 and self.messages_per_update is not None and not self.has_table
 
 
-def plan(timeline: Timeline, *, include_dropped: bool = False) -> Plan:
+def plan(timeline: Timeline, *, include_dropped: bool = False, width: int = 1) -> Plan:
     """Plan the replay of a timeline: order, weights and slots.
 
     Slots are assigned by first-in-first-out interval colouring. Version v lives through the updates
@@ -76,14 +82,19 @@ def plan(timeline: Timeline, *, include_dropped: bool = False) -> Plan:
       timeline: any timeline.
       include_dropped: also walk the messages that the server refused, with weight zero. A worker
         program with a state computes them, since its state advances as if they had been used.
+      width: how many messages a wave holds at the most, unless one update alone has more. Each wave
+        takes as many updates as it can, which makes the fewest waves.
 
     Returns:
       The `Plan`.
 
     Raises:
+      ValueError: `width` is below 1.
       TimelineError: an update has no message of its own, or a worker's row in a table protocol
         would have to lose one message and keep another.
     """
+    if width < 1:
+        raise ValueError(f"width: {width} is too small; at least 1")
     message, group = _walk(timeline, include_dropped)
     num_updates = timeline.num_updates
     counts = np.bincount(group, minlength=num_updates)
@@ -112,6 +123,7 @@ def plan(timeline: Timeline, *, include_dropped: bool = False) -> Plan:
         row_weight=row_weight,
         staleness=_mean_staleness(timeline),
         messages_per_update=int(counts[0]) if uniform else None,
+        wave=_waves(read, start, width),
     )
 
 
@@ -208,6 +220,30 @@ def _color(read: np.ndarray, group: np.ndarray) -> tuple[int, np.ndarray]:
     while parent.max(initial=0) >= num_slots:  # pointer jumping: log₂ of the longest chain
         parent = parent[parent]
     return num_slots, parent.astype(np.int32)
+
+
+def _waves(read: np.ndarray, start: np.ndarray, width: int) -> np.ndarray:
+    """Where each wave begins, and the end."""
+    num_updates = len(start) - 1
+    if width == 1 or num_updates == 0:
+        return np.arange(num_updates + 1)
+    newest = np.maximum.reduceat(read, start[:-1])
+    first = np.arange(num_updates)
+    beyond = first + 1  # the first update that does not fit behind each
+    for ahead in range(1, width):
+        last = np.minimum(first + ahead, num_updates - 1)
+        fits = (newest[last] <= first) & (start[last + 1] - start[first] <= width)
+        beyond += fits & (beyond == first + ahead) & (first + ahead < num_updates)
+    return _follow(np.append(beyond, num_updates))
+
+
+def _follow(after: np.ndarray) -> np.ndarray:
+    """The places reached from 0, the last one being its own successor; by doubling."""
+    found, end = np.array([0]), len(after) - 1
+    while found[-1] < end:
+        found = np.concatenate([found, after[found]])
+        after = after[after]
+    return np.unique(found)
 
 
 def _mean_staleness(timeline: Timeline) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -19,10 +20,12 @@ class Capacity:
     Attributes:
       updates: C.
       messages: M.
+      waves: whether updates come in waves.
     """
 
     updates: int
     messages: int
+    waves: bool = False
 
 
 def bounds(num_updates: int, every: int, made: int = 0) -> list[tuple[int, int]]:
@@ -31,7 +34,7 @@ def bounds(num_updates: int, every: int, made: int = 0) -> list[tuple[int, int]]
     return [(max(first, made), last) for first, last in whole if last > made]
 
 
-def find_capacity(plans: list[Plan], every: int) -> Capacity:
+def find_capacity(plans: list[Plan], every: int, *, waves: bool = False) -> Capacity:
     """The fewest messages that hold any chunk of any of the plans."""
     longest = max(plan.num_updates for plan in plans)
     messages = max(
@@ -39,7 +42,7 @@ def find_capacity(plans: list[Plan], every: int) -> Capacity:
         for plan in plans
         for first, last in bounds(plan.num_updates, every)
     )
-    return Capacity(min(every, longest), messages)
+    return Capacity(min(every, longest), messages, waves)
 
 
 def cut(
@@ -73,7 +76,18 @@ def cut(
             weight=messages(plan.weight[begin:end], np.float32),
             keep=messages(plan.keep[begin:end], np.float32),
             share=messages(share[begin:end], np.float32),
+            **_waves(plan, first, last, capacity) if capacity.waves else {},
         )
+
+
+def _waves(plan: Plan, first: int, last: int, capacity: Capacity) -> dict[str, Any]:
+    """The waves of a chunk; one that the chunk's end cuts is two."""
+    within = plan.wave[(plan.wave > first) & (plan.wave < last)]
+    edges = np.concatenate([[first], within, [last]]) - first
+    return {
+        "num_waves": np.uint32(len(edges) - 1),
+        "wave": _padded(capacity.updates + 1)(edges, np.uint32),
+    }
 
 
 def _padded(size: int):

@@ -57,6 +57,7 @@ def choose_form(
     task: Task,
     worker: WorkerProgram,
     traits: Traits,
+    stateful: bool,
     timelines: list[Timeline],
     plans: list[Plan],
 ) -> Form:
@@ -66,6 +67,7 @@ def choose_form(
       task: "fused" asks that its loss draws nothing, for a draw belongs to one message.
       worker: "fused" asks for the plain gradient.
       traits: of the program's parts.
+      stateful: whether a worker's next message depends on its last, by its state or its loss scale.
       timelines: all that share the program.
       plans: theirs.
 
@@ -73,7 +75,9 @@ def choose_form(
       The `Form`.
     """
     count = common([each.messages_per_update for each in plans])
-    walk = "single" if count == 1 and not any(each.has_table for each in plans) else "walk"
+    walk = "walk"
+    if count == 1 and not any(each.has_table for each in plans):
+        walk = "waves" if _go_in_waves(timelines, plans, stateful) else "single"
     uniform = all(each.is_uniform for each in plans)
     if count is None or not traits.receives_untouched or not uniform:
         return walk
@@ -88,6 +92,19 @@ def choose_form(
 def _has_distinct_workers(timeline: Timeline, plan: Plan, count: int) -> bool:
     workers = np.sort(timeline.worker[plan.message].reshape(-1, count), axis=1)
     return not bool(np.any(workers[:, 1:] == workers[:, :-1]))
+
+
+def _go_in_waves(timelines: list[Timeline], plans: list[Plan], stateful: bool) -> bool:
+    """Whether the plans have waves, and no worker two messages in one that depend on each other."""
+    if all(len(plan.wave) > plan.num_updates for plan in plans):
+        return False
+    return not stateful or all(map(_has_distinct_workers_in_waves, timelines, plans))
+
+
+def _has_distinct_workers_in_waves(timeline: Timeline, plan: Plan) -> bool:
+    wave = np.repeat(np.arange(len(plan.wave) - 1), np.diff(plan.wave))
+    pairs = wave * timeline.num_workers + timeline.worker[plan.message]
+    return len(np.unique(pairs)) == len(pairs)
 
 
 def reads_stale_params(make_rule: Callable, hyperparameters: tuple[str, ...], params: Any) -> bool:

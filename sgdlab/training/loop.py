@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -16,7 +18,7 @@ from sgdlab.training.program import Chunk, Data, Member, Outputs, Program, State
 from sgdlab.training.slots import make_slots
 from sgdlab.training.table import make_table
 from sgdlab.training.trees import set_row, stack
-from sgdlab.training.updates import UPDATES
+from sgdlab.training.updates import UPDATES, take_wave, update_in_wave
 
 
 def init_params(task: Task, policy: Policy, key: jax.Array):
@@ -78,24 +80,35 @@ def run_chunk(
     capacity = chunk.write_slot.shape[0]
     step = Step(program, optax.with_extra_args_support(rule), chunk, draws, data)
 
-    def advance(u, state: State):
-        state, report = UPDATES[program.form](step, u, state)
+    def advance(update, u, state: State):
+        state, report = update(step, u, state)
         if isinstance(state.loss_scale, DynamicLossScale):
             report["loss_scale"] = jnp.mean(state.loss_scale.loss_scale)
         if program.record is not None:
             report["record"] = program.record(state.params)
         return state, report
 
-    def body(u, carry):
+    def body(update, u, carry):
         state, reports = carry
-        state, report = advance(u, state)
+        state, report = advance(update, u, state)
         return program.lay_out(state), set_row(reports, u, report)
 
-    _, report = jax.eval_shape(advance, jnp.uint32(0), state)
+    def wave(v, carry):
+        state, reports = carry
+        first, after = chunk.wave[v], chunk.wave[v + 1]
+        state, taken = take_wave(step, first, state)
+        update = partial(update_in_wave, taken, first)
+        return jax.lax.fori_loop(first, after, partial(body, update), (state, reports))
+
+    update = UPDATES[program.form]
+    _, report = jax.eval_shape(partial(advance, update), jnp.uint32(0), state)
     reports = jax.tree.map(lambda leaf: jnp.zeros((capacity, *leaf.shape), leaf.dtype), report)
     # An unsigned index needs no check for a negative one, which a small model would notice.
-    first, last = jnp.uint32(0), chunk.num_updates
-    state, reports = jax.lax.fori_loop(first, last, body, (state, reports))
+    zero, carry = jnp.uint32(0), (state, reports)
+    if program.form == "waves":
+        state, reports = jax.lax.fori_loop(zero, chunk.num_waves, wave, carry)
+    else:
+        state, reports = jax.lax.fori_loop(zero, chunk.num_updates, partial(body, update), carry)
     state = program.lay_out(state)  # else XLA may hand it out otherwise than it came in
     finite = jnp.stack([all_finite(leaf) for leaf in jax.tree.leaves(state.params)])
     shapes = jax.eval_shape(lambda: _evaluate(program, state, data))

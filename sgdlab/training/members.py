@@ -106,7 +106,8 @@ def run_members(
     if members not in (None, "threads", "vmap"):
         raise ValueError(f'members: {members!r} is unknown; allowed: "threads", "vmap"')
     members = members or ("threads" if jax.default_backend() == "cpu" else "vmap")
-    capacity = find_capacity([run.plan for run in runs], every)
+    waves = program.form == "waves"
+    capacity = find_capacity([run.plan for run in runs], every, waves=waves)
     job = _Job(
         program=program,
         data=data,

@@ -21,7 +21,7 @@ from sgdlab.training.devices.collectives import Average
 from sgdlab.training.devices.sharding import lay_out
 from sgdlab.workers import WorkerProgram
 
-Form = Literal["fused", "mapped", "single", "walk"]
+Form = Literal["fused", "mapped", "single", "waves", "walk"]
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,9 @@ class Program:
       policy: dtypes.
       guard: leave non-finite messages out (`on_nonfinite="skip"`).
       form: "fused" (equal fresh messages are one gradient over the global batch), "mapped" (they
-        are computed side by side), "single" (every update has one message) or "walk" (messages are
-        computed one after another and added up).
+        are computed side by side), "single" (every update has one message), "waves" (the same, the
+        messages of a wave computed side by side) or "walk" (messages are computed one after another
+        and added up).
       num_workers: N.
       num_slots: stale versions kept.
       compact_slots: keep them in the compute dtype, because nothing else reads them.
@@ -46,6 +47,7 @@ class Program:
       has_refused: whether messages are walked that the server refused.
       messages_per_update: the same for every update, or 0 where it varies.
       batch_size: rows in a minibatch, B.
+      width: messages of the widest wave.
       measures: what is measured of each message besides its loss: "distance", "cosine".
       record: `record(params)`, kept for every version that an update makes.
       average: how each gradient is averaged over a mesh; `None` on one device.
@@ -69,6 +71,7 @@ class Program:
     measures: frozenset[str]
     record: Callable[[Any], dict[str, jax.Array]] | None
     average: Average | None = None
+    width: int = 1
 
     def as_stored(self, params: Any) -> Any:
         """A version as a slot keeps it, before it is laid out."""
@@ -161,6 +164,9 @@ class Chunk(NamedTuple):
       weight: `[M]` float32.
       keep: `[M]` float32.
       share: `[M]` float32, the message's share of its update's mean loss.
+      num_waves: uint32 scalar, and
+      wave: `[C + 1]` uint32, wave v holds the updates `wave[v]:wave[v + 1]`; both `None` where each
+        update is one.
     """
 
     num_updates: Any
@@ -176,6 +182,8 @@ class Chunk(NamedTuple):
     weight: Any
     keep: Any
     share: Any
+    num_waves: Any = None
+    wave: Any = None
 
 
 class Outputs(NamedTuple):

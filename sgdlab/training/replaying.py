@@ -88,6 +88,7 @@ def replay_many(
     record: Callable[[Any], dict[str, jax.Array]] | None = None,
     callback: Callable[[ChunkReport], None] | None = None,
     members: str | None = None,
+    width: int = 1,
     mesh: Mesh | None = None,
     collective: Collective = "jit",
     reduction: Reduction = "fast",
@@ -122,6 +123,9 @@ def replay_many(
       record: `record(params) -> dict` of arrays to keep for every version; see `History.records`.
       callback: called with a `ChunkReport` as chunks come in.
       members: "threads" or "vmap"; by default threads on a CPU and `vmap` elsewhere.
+      width: where every update has one message, so many independent gradients are computed side by
+        side at the most (`Plan.wave`). It changes a result by rounding alone, costs their memory,
+        and slows a CPU down; an accelerator that a single small gradient leaves idle may gain.
       mesh: from `make_mesh`: each minibatch is spread over `data` and `fsdp`, and parameters, the
         rule's state and the stale versions over `fsdp` and `tensor`. By default one device.
       collective: "jit", "shard_map" or "pmap": how the mean over devices is taken.
@@ -160,6 +164,7 @@ def replay_many(
         evaluate_every=evaluate_every,
         measures=measures,
         record=record,
+        width=width,
         mesh=mesh,
         collective=collective,
         reduction=reduction,
@@ -206,6 +211,7 @@ def prepare(
     evaluate_every: int | None = None,
     measures: Sequence[str] = (),
     record: Callable[[Any], dict[str, jax.Array]] | None = None,
+    width: int = 1,
     mesh: Mesh | None = None,
     collective: Collective = "jit",
     reduction: Reduction = "fast",
@@ -228,8 +234,10 @@ def prepare(
     if receive is None or traits.receives_untouched:
         receive = _IDENTITY
     stateful = traits.has_worker_state or isinstance(scale, DynamicLossScale)
-    plans = [plan(each, include_dropped=stateful) for each in timelines]
-    form = choose_form(task, worker, traits, timelines, plans)
+    if mesh is not None and width > 1:
+        raise ValueError(f"width: {width} on a mesh; allowed: 1, its devices share each gradient")
+    plans = [plan(each, include_dropped=stateful, width=width) for each in timelines]
+    form = choose_form(task, worker, traits, stateful, timelines, plans)
     program = Program(
         task=task,
         make_rule=make_rule,
@@ -252,6 +260,7 @@ def prepare(
         measures=_check_measures(measures),
         record=record,
         average=average,
+        width=width if form == "waves" else 1,
     )
     num_rows = len(jax.tree.leaves(task.train)[0])
     data = Data(

@@ -73,18 +73,53 @@ class _Senders(NamedTuple):
     receive: Any
 
 
+class Taken(NamedTuple):
+    """A message on its way: the version that it was computed at, and what the worker sent."""
+
+    stale: Any
+    sent: Sent
+
+
+def take(step: Step, state: State, m, senders: _Senders) -> Taken:
+    """The version that message m was computed at is read, and the message computed."""
+    stale = _read(step, state, m)
+    worker, loss_scale = _of_sender(step, m, senders)
+    return Taken(stale, send(step, state, stale, worker, loss_scale, get_row(step.draws, m)))
+
+
+def take_wave(step: Step, first, state: State) -> tuple[State, Taken]:
+    """The messages of the wave that begins with update `first`, computed side by side.
+
+    Whatever the wave's length, as many lanes are computed as the widest has; nobody reads those
+    that are left over. A worker has no two messages in a wave, or no state.
+    """
+    state = store_current(step, first, state)
+    lanes = first + jnp.arange(step.program.width, dtype=jnp.uint32)
+    lanes = jnp.minimum(lanes, step.chunk.worker.shape[0] - 1)
+    return state, jax.vmap(lambda m: take(step, state, m, _senders(state)))(lanes)
+
+
 def _single_update(step: Step, u, state: State):
-    """An update of one message: there is no mean to take, and message u is update u's."""
-    state = _store_current(step, u, state)
-    stale = _read(step, state, u)
-    senders, message, finite, report = _take(step, state, u, stale, _senders(state))
+    """An update of one message, computed when its turn comes: message u is update u's."""
+    state = store_current(step, u, state)
+    return _serve(step, u, state, take(step, state, u, _senders(state)))
+
+
+def update_in_wave(taken: Taken, first, step: Step, u, state: State):
+    """An update of one message that was computed when its wave began, with update `first`."""
+    return _serve(step, u, store_current(step, u, state), get_row(taken, u - first))
+
+
+def _serve(step: Step, u, state: State, taken: Taken):
+    """An update of one message that has been computed; there is no mean to take."""
+    senders, message, finite, report = _receive(step, state, u, taken, _senders(state))
     state = _apply(
         step,
         state._replace(**senders._asdict()),
         message,
         finite,
         staleness=step.chunk.staleness[u],
-        stale_params=stale,
+        stale_params=taken.stale,
         worker=step.chunk.worker[u],
     )
     if finite is not None:
@@ -111,12 +146,12 @@ class _Total(NamedTuple):
 def _walk_update(step: Step, u, state: State):
     """Messages are computed one after another and added to their mean, or to a table of rows."""
     program, chunk = step.program, step.chunk
-    state = _store_current(step, u, state)
+    state = store_current(step, u, state)
 
     def add(m, carry):
         senders, total = carry
-        stale = _read(step, state, m)
-        senders, message, finite, report = _take(step, state, m, stale, senders)
+        taken = take(step, state, m, senders)
+        senders, message, finite, report = _receive(step, state, m, taken, senders)
         return senders, _add(step, m, total, message, finite, report)
 
     carry = _senders(state), _start_total(program, state)
@@ -137,7 +172,14 @@ def _senders(state: State) -> _Senders:
     return _Senders(state.worker, state.loss_scale, state.receive)
 
 
-def _store_current(step: Step, u, state: State) -> State:
+def _of_sender(step: Step, m, senders: _Senders):
+    """The state and the loss scale of the worker that sends message m."""
+    who = step.chunk.worker[m]
+    return get_row(senders.worker, who), get_row(senders.loss_scale, who)
+
+
+def store_current(step: Step, u, state: State) -> State:
+    """The current version goes into its slot; nothing happens where no version is ever stale."""
     if not step.program.num_slots:
         return state
     stored = step.program.as_stored(state.params)
@@ -155,16 +197,15 @@ def _read(step: Step, state: State, m):
     return read(state.slots, step.chunk.read_slot[m], step.program.as_stored(state.params))
 
 
-def _take(step: Step, state: State, m, stale, senders: _Senders):
-    """Message m is computed and received.
+def _receive(step: Step, state: State, m, taken: Taken, senders: _Senders):
+    """The server receives message m, and its worker's states advance.
 
     Returns:
       `(senders, message, finite, report)`; `finite` is `None` where nobody asks.
     """
     program, chunk = step.program, step.chunk
-    who = chunk.worker[m]
-    worker, loss_scale = get_row(senders.worker, who), get_row(senders.loss_scale, who)
-    sent = send(step, state, stale, worker, loss_scale, get_row(step.draws, m))
+    (stale, sent), who = taken, chunk.worker[m]
+    _, loss_scale = _of_sender(step, m, senders)
     with jax.numpy_dtype_promotion("standard"):
         message, receive = optax.with_extra_args_support(program.receive).update(
             sent.message,
@@ -238,5 +279,6 @@ UPDATES = {
     "fused": _fused_update,
     "mapped": _mapped_update,
     "single": _single_update,
+    "waves": _single_update,  # where it stands alone; in a wave it is `update_in_wave`
     "walk": _walk_update,
 }

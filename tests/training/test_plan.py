@@ -1,5 +1,7 @@
 """A plan keeps every version that is still to be read, in the fewest slots."""
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
@@ -91,3 +93,46 @@ def test_rows_that_would_lose_one_message_and_keep_another_are_refused(handmade)
     timeline = handmade([0, 0, 0], [0, 0, 0], [0, 1, 2], last=[1, 2, 2])
     with pytest.raises(TimelineError, match="message 1"):
         plan(timeline)
+
+
+def longest_wave(timeline, first, width):
+    """By definition: where the updates from `first` on begin to read what they make."""
+    messages = 0
+    for update in range(first, timeline.num_updates):
+        used = timeline.update == update
+        messages += used.sum()
+        if update > first and (timeline.read_version[used].max() > first or messages > width):
+            return update
+    return timeline.num_updates
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.sampled_from(sorted(ANY_TIMELINE)),
+    st.sampled_from(["gamma", "equal"]),
+    st.integers(1, 9),
+    st.integers(1, 40),
+    st.integers(0, 5),
+    st.integers(1, 12),
+)
+def test_every_wave_is_as_long_as_its_messages_allow(name, kind, workers, updates, seed, width):
+    timeline = ANY_TIMELINE[name](cluster_of(workers, kind), updates, seed)
+    wave = plan(timeline, width=width).wave
+    assert wave[0] == 0
+    assert wave[-1] == timeline.num_updates
+    if width == 1:
+        assert np.array_equal(wave, np.arange(timeline.num_updates + 1))
+        return
+    for first, after in itertools.pairwise(wave.tolist()):
+        assert after == longest_wave(timeline, first, width)
+
+
+def test_equal_workers_come_in_waves_of_all_of_them():
+    timeline = timelines.asynchronous(cluster_of(8, "equal"), updates=64, seed=0)
+    assert plan(timeline, width=8).wave.tolist() == list(range(0, 65, 8))
+
+
+def test_a_width_of_no_message_is_refused():
+    timeline = timelines.fixed_delay(1, updates=3)
+    with pytest.raises(ValueError, match="width: 0 is too small; at least 1"):
+        plan(timeline, width=0)
