@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[3]
 PROGRAM = Path(__file__).with_name("killable.py")
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 DEVICES = (1, 2, 4)
-EACH = 12  # chunks that the run has for each kill; one takes about half of them
+EACH = 24  # chunks that the run has for each kill; one takes a third of them
 
 
 def start(folder, devices, updates):
@@ -52,10 +52,10 @@ def test_kills_on_changing_devices_change_no_byte(tmp_path, long_form):
         number, devices = SIGNALS[kill % 3], rng.choice(DEVICES)
         process = start(cut, devices, updates)
         early = rng.random() < 0.2
-        for _ in range(0 if early else rng.randrange(1, EACH // 2)):
+        for _ in range(0 if early else rng.randrange(1, EACH // 4)):
             assert process.stdout.readline(), process.communicate()
         # In a chunk, in a save, or, where nothing was waited for, in the start or in a restore.
-        time.sleep(rng.uniform(0.0, 1.5 if early else 0.02))
+        time.sleep(rng.uniform(0.0, 1.2 if early else 0.01))
         process.send_signal(number)
         _, err = process.communicate(timeout=60)
         if number == signal.SIGKILL or not early:
