@@ -50,8 +50,8 @@ def main(arguments: list[str] | None = None) -> NoReturn:
       arguments: of the command line; by default the process's own.
 
     Raises:
-      SystemExit: always, with 0 done, 1 a fault of ours, 2 usage or config, 3 data, 4 busy,
-        5 numerical abort, 6 checkpoint or output, 130 or 143 a signal.
+      SystemExit: always, with 0 done, 1 points that failed or a fault of ours, 2 usage or config,
+        3 data, 4 busy, 5 numerical abort, 6 checkpoint or output, 130 or 143 a signal.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     # Wherever it stands: one wants it after the command has failed.
@@ -131,6 +131,16 @@ def run(
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print the report's path.")] = False,
     dry_run: Annotated[bool, typer.Option(help="Say what would be run, and stop.")] = False,
+    isolate: Annotated[
+        bool, typer.Option("--isolate", help="Give each point a process of its own.")
+    ] = False,
+    member_timeout: Annotated[
+        float | None,
+        typer.Option(metavar="SECONDS", help="Give up an isolated point without progress."),
+    ] = None,
+    member_memory: Annotated[
+        int | None, typer.Option(metavar="BYTES", help="The address space of an isolated point.")
+    ] = None,
 ) -> None:
     """Run an experiment, its sweep included, and write its report."""
     from sgdlab.experiment import find_config, load_experiment
@@ -142,6 +152,10 @@ def run(
         raise typer.BadParameter("missing FILE: an experiment, or --resume RUN_FOLDER")
     if resume is not None and run_id is not None:
         raise typer.BadParameter("--id: a resumed run has one already; allowed: none")
+    if not isolate and (member_timeout, member_memory) != (None, None):
+        raise typer.BadParameter("--member-timeout, --member-memory: only with --isolate")
+    if any(limit is not None and not limit > 0 for limit in (member_timeout, member_memory)):
+        raise typer.BadParameter("--member-timeout, --member-memory: allowed: more than 0")
     own = None if resume is None else find_config(resume)
     experiment = load_experiment(file or own or "", given)
     if not quiet:
@@ -149,18 +163,20 @@ def run(
     if dry_run:
         _print_points(experiment)
         return
-    from sgdlab.experiment import resume_run, run_experiment
+    from sgdlab.experiment import Isolation, resume_run, run_experiment
 
+    apart = Isolation(member_timeout, member_memory) if isolate else None
     if resume is None:
         make = functools.partial(run_experiment, experiment, root=root, run_id=run_id)
     else:
         make = functools.partial(resume_run, resume, experiment)
+    make = functools.partial(make, isolate=apart)
     _run(make, context.obj, quiet)
 
 
 def _run(make: Callable[..., Run], signals: Signals, quiet: bool) -> None:
     """Make a run, and its report."""
-    from sgdlab.experiment import AbortError, prepare_backend
+    from sgdlab.experiment import IncompleteError, prepare_backend
     from sgdlab.experiment.display import Bar, print_table
 
     prepare_backend()
@@ -168,7 +184,7 @@ def _run(make: Callable[..., Run], signals: Signals, quiet: bool) -> None:
     with Bar(quiet) as bar, signals.patient():
         try:
             made = make(progress=bar.update, interrupt=signals.asked)
-        except AbortError as error:
+        except IncompleteError as error:
             if error.run is None:
                 raise
             failure, made = error, error.run

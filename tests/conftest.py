@@ -12,6 +12,7 @@ os.environ["XLA_FLAGS"] = (
 )
 
 import jax
+import pytest
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -19,3 +20,13 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 _compiled = tempfile.TemporaryDirectory(prefix="sgdlab-compiled-")
 jax.config.update("jax_compilation_cache_dir", _compiled.name)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+
+
+def pytest_addoption(parser):
+    parser.addoption("--full", action="store_true", help="what has a long form runs in it")
+
+
+@pytest.fixture(scope="session")
+def long_form(request):
+    """Whether tests that draw many cases draw all that is promised, not the few that CI has."""
+    return request.config.getoption("--full")

@@ -12,6 +12,8 @@ from .errors import (
     ConfigError as ConfigError,
     DataFileError as DataFileError,
     ExperimentError as ExperimentError,
+    FailedError as FailedError,
+    IncompleteError as IncompleteError,
     OutputError as OutputError,
     StoppedError as StoppedError,
 )
@@ -22,6 +24,8 @@ from .folder import (
     find_config as find_config,
     open_folder as open_folder,
 )
+from .isolating import Isolation as Isolation
+from .making import Progress as Progress
 from .precision_study import (
     choose_policies as choose_policies,
     format_ranges as format_ranges,
@@ -29,7 +33,6 @@ from .precision_study import (
 )
 from .previews import preview as preview
 from .running import (
-    Progress as Progress,
     resume_run as resume_run,
     run_experiment as run_experiment,
 )

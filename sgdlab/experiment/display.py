@@ -25,7 +25,7 @@ from sgdlab.experiment.folder import write_file
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from sgdlab.experiment.running import Progress
+    from sgdlab.experiment.making import Progress
 
 _WIDE = 240  # columns of a table that goes into a file
 _EVERY = 0.1  # seconds between two redrawings

@@ -47,18 +47,28 @@ class BusyError(ExperimentError):
     exit_code = 4
 
 
-class AbortError(ExperimentError, ArithmeticError):
-    """A run met a value that is not finite.
+class IncompleteError(ExperimentError):
+    """A run did not come through.
 
     Attributes:
       run: the run as far as it came.
     """
 
-    exit_code = 5
-
     def __init__(self, message: str, run: Run | None = None) -> None:
         super().__init__(message)
         self.run = run
+
+
+class FailedError(IncompleteError):
+    """Points of a run failed: an error of theirs, too little memory, a killed process, a hang."""
+
+    exit_code = 1
+
+
+class AbortError(IncompleteError, ArithmeticError):
+    """A run met a value that is not finite."""
+
+    exit_code = 5
 
 
 class StoppedError(ExperimentError):
@@ -70,10 +80,10 @@ class StoppedError(ExperimentError):
 
     exit_code = 130
 
-    def __init__(self, path: Path) -> None:
-        super().__init__(
-            f"stopped and saved; go on with: sgdlab run --resume {shlex.quote(str(path))}"
-        )
+    def __init__(self, path: Path, *, isolated: bool = False) -> None:
+        command = f"sgdlab run --resume {shlex.quote(str(path))}"
+        options = " --isolate" if isolated else ""
+        super().__init__(f"stopped and saved; go on with: {command}{options}")
         self.path = path
 
 

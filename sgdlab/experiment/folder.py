@@ -34,11 +34,12 @@ class RunFolder:
 
     Attributes:
       path: the folder.
+      lock: the descriptor that holds the lock; whoever inherits it holds it too.
     """
 
     def __init__(self, path: Path, lock: int) -> None:
         self.path = path
-        self._lock = lock
+        self.lock = lock
 
     @property
     def id(self) -> str:
@@ -53,7 +54,7 @@ class RunFolder:
 
     def close(self) -> None:
         """Give the lock back. The file stays: it means nothing without its holder."""
-        os.close(self._lock)
+        os.close(self.lock)
 
     def directory(self, *parts: str) -> Path:
         """A folder within the run's, made where it is missing."""

@@ -17,7 +17,7 @@ from sgdlab import training
 from sgdlab.experiment.config import Config, Precision
 from sgdlab.experiment.errors import ConfigError
 from sgdlab.experiment.experiment import Experiment, Point
-from sgdlab.experiment.running import DEFAULT_EVALUATIONS
+from sgdlab.experiment.making import DEFAULT_EVALUATIONS
 from sgdlab.experiment.workshop import Workshop
 from sgdlab.precision import DynamicLossScale, NoOpLossScale, get_policy
 from sgdlab.training.gradients import make_value_and_grad

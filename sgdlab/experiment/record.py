@@ -42,10 +42,12 @@ class Record:
         goal = self._experiment.points[0].config.goal
         for work in self._works:
             if work.status in FINISHED and work.entry is None:
-                work.entry = to_json(_describe(work))
+                work.entry = describe(work)
         if done:
-            aborted = all(work.status == "aborted" for work in self._works)
-            status = "aborted" if aborted else "done"
+            ended = {work.status for work in self._works}
+            status = (
+                "failed" if "failed" in ended else "aborted" if ended == {"aborted"} else "done"
+            )
         self._folder.write_json(
             {
                 "status": status,
@@ -54,7 +56,7 @@ class Record:
                 "programs": len(self._experiment.groups),
                 "runs": self._experiment.num_runs,
                 "target": goal and goal.model_dump(exclude_none=True),
-                "members": [work.entry or _describe(work) for work in self._works],
+                "members": [work.entry or describe(work) for work in self._works],
             },
             "summary.json",
         )
@@ -68,8 +70,9 @@ class Record:
             self.write(status="interrupted")
 
 
-def _describe(work: Work) -> dict[str, Any]:
-    return {
+def describe(work: Work) -> dict[str, Any]:
+    """What the summary says of a point."""
+    entry = {
         "label": work.point.label,
         "point": work.point.values,
         "config": work.point.config.model_dump(exclude_none=True),
@@ -78,6 +81,7 @@ def _describe(work: Work) -> dict[str, Any]:
         "status": work.status,
         "summary": _summarise(work),
     }
+    return to_json(entry)
 
 
 def _summarise(work: Work) -> dict[str, Any]:
@@ -92,6 +96,8 @@ def _summarise(work: Work) -> dict[str, Any]:
         "seconds": float(np.mean([t.seconds for t in work.timelines])),
         "errors": work.errors,
     }
+    if work.last_good is not None:
+        summary["last_good"] = work.last_good
     if not work.histories:
         return summary
     goal = work.point.config.goal

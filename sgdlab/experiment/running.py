@@ -3,57 +3,31 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
+import shlex
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from sgdlab import training
 from sgdlab.experiment.continuing import (
     Kept,
     check_same,
-    describe_point,
     read_summary,
     take_finished,
 )
 from sgdlab.experiment.environment import describe_environment
-from sgdlab.experiment.errors import AbortError, ConfigError, OutputError, StoppedError
-from sgdlab.experiment.experiment import Experiment, Point, load_experiment
-from sgdlab.experiment.files import make_error
+from sgdlab.experiment.errors import AbortError, FailedError, StoppedError
+from sgdlab.experiment.experiment import Experiment, load_experiment
 from sgdlab.experiment.folder import RunFolder, create_folder, find_config, open_folder, to_json
-from sgdlab.experiment.problems import suggest
+from sgdlab.experiment.isolating import Isolation, make_apart
+from sgdlab.experiment.making import Making, Progress, make_points
+from sgdlab.experiment.preparing import prepare
 from sgdlab.experiment.reading import dump
 from sgdlab.experiment.record import Record
-from sgdlab.experiment.runs import Run, load_run, read_json, timeline_name
-from sgdlab.experiment.work import PointLog, Work, finish
+from sgdlab.experiment.runs import Run, load_run, read_json
 from sgdlab.experiment.workshop import Workshop
-from sgdlab.timelines import Timeline, TimelineError
-from sgdlab.training import checkpoints
 
-DEFAULT_EVALUATIONS = 50
-_CHECKPOINTS = 4  # in a run, where the config says nothing: each costs some ten milliseconds
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far an experiment is.
-
-    Attributes:
-      updates: made so far, over all runs.
-      total_updates: of all runs.
-      loss: the mean training loss of the runs that reported last.
-      time: their simulated seconds.
-      label: of their point.
-    """
-
-    updates: int
-    total_updates: int
-    loss: float
-    time: float
-    label: str
+_NONE = "there is no checkpoint from before"
 
 
 def run_experiment(
@@ -64,6 +38,7 @@ def run_experiment(
     run_id: str | None = None,
     progress: Callable[[Progress], None] | None = None,
     interrupt: Callable[[], bool] = lambda: False,
+    isolate: Isolation | None = None,
 ) -> Run:
     """Run an experiment, its sweep included, into a new folder below the root.
 
@@ -77,6 +52,7 @@ def run_experiment(
       run_id: the folder's name; by default a new one.
       progress: called as results come in, from the threads that bring them.
       interrupt: asked after each chunk; once true, everything is saved and the run ends.
+      isolate: give each point a process of its own, which may fail alone; by default none has.
 
     Returns:
       The `Run`. Points that diverged say so in their status.
@@ -87,17 +63,19 @@ def run_experiment(
       BusyError, OutputError, CheckpointError: the folder is held by another process, or cannot be
         written.
       AbortError: every point met a value that is not finite.
+      FailedError: points failed; the others were made.
       StoppedError: `interrupt` asked for it.
     """
     experiment = config if isinstance(config, Experiment) else load_experiment(config, overrides)
     workshop = Workshop()
-    works = _prepare(experiment, workshop)
+    works = prepare(experiment, workshop)
     with create_folder(root, experiment.name, run_id) as folder:
         record = Record(experiment, folder, works, {})
         folder.write_text(dump(experiment.config), "config.yaml")
         _note_environment(folder, workshop)
-        _run(folder, experiment, works, workshop, record, progress, interrupt)
-    return _read_back(folder, works)
+        making = Making(folder, experiment, works, workshop, progress, interrupt, resume=False)
+        _run(making, record, isolate)
+    return _read_back(folder)
 
 
 def resume_run(
@@ -107,6 +85,7 @@ def resume_run(
     overrides: Sequence[str] = (),
     progress: Callable[[Progress], None] | None = None,
     interrupt: Callable[[], bool] = lambda: False,
+    isolate: Isolation | None = None,
 ) -> Run:
     """Go on with a run that was ended early, or over a longer horizon than it had.
 
@@ -121,6 +100,7 @@ def resume_run(
         and saves itself.
       progress: as for `run_experiment`.
       interrupt: as for `run_experiment`.
+      isolate: as for `run_experiment`. Points that were begun in the other way begin anew.
 
     Returns:
       The `Run`.
@@ -129,7 +109,7 @@ def resume_run(
       ConfigError, ResumeError: it would be another run; names the key and both values.
       OutputError: the folder is no run.
       CheckpointError: there are checkpoints and none is sound.
-      BusyError, DataError, AbortError, StoppedError: as for `run_experiment`.
+      BusyError, DataError, AbortError, FailedError, StoppedError: as for `run_experiment`.
     """
     path = Path(path)
     own = find_config(path)
@@ -138,72 +118,51 @@ def resume_run(
         new = source if isinstance(source, Experiment) else load_experiment(source, overrides)
         check_same(old, new)
         summary, workshop = read_summary(path), Workshop()
-        works = _prepare(new, workshop)
+        works = prepare(new, workshop)
         take_finished(works, summary)
         kept, record = Kept(folder, works), Record(new, folder, works, summary)
         try:
             folder.write_text(dump(new.config), "config.yaml")
             _note_environment(folder, workshop)
-            _run(folder, new, works, workshop, record, progress, interrupt, resume=True)
+            making = Making(folder, new, works, workshop, progress, interrupt, resume=True)
+            _run(making, record, isolate)
         except training.ResumeError:
             kept.put_back()
             raise
-    return _read_back(folder, works)
+    return _read_back(folder)
 
 
-def _run(
-    folder: RunFolder,
-    experiment: Experiment,
-    works: list[Work],
-    workshop: Workshop,
-    record: Record,
-    progress: Callable[[Progress], None] | None,
-    interrupt: Callable[[], bool],
-    *,
-    resume: bool = False,
-) -> None:
-    """Run every point that has not finished, program by program."""
-    with ExitStack() as files:
-        try:
-            for work in works:
-                if work.entry is None:
-                    _open(folder, work, files)
-            record.write()
-            for batch, axes in _batches(experiment, works):
-                if interrupt():
-                    raise training.RunInterrupted
-                if all(work.entry is not None for work in batch):
-                    continue
-                meter = _Meter(works, batch, progress)
-                plan = _plan_checkpoints(folder, batch, interrupt)
-                _replay(batch, axes, workshop, meter, plan, resume)
-                for work in batch:
-                    finish(folder, work)
-                record.write()
-            record.write(done=True)
-        except training.RunInterrupted as error:
-            record.interrupt()
-            raise StoppedError(folder.path) from error
-        except BaseException:
-            record.interrupt()
-            raise
+def _run(making: Making, record: Record, isolation: Isolation | None) -> None:
+    """Make every point that has not finished."""
+    try:
+        if isolation is None:
+            make_points(making, record.write)
+        else:
+            make_apart(making, isolation, record.write)
+        record.write(done=True)
+    except training.RunInterrupted as error:
+        record.interrupt()
+        raise StoppedError(making.folder.path, isolated=isolation is not None) from error
+    except BaseException:
+        record.interrupt()
+        raise
 
 
-def _read_back(folder: RunFolder, works: list[Work]) -> Run:
+def _read_back(folder: RunFolder) -> Run:
+    """The run as its folder has it, or the error that says which points did not come through."""
     run = load_run(folder.path)
-    if all(work.status == "aborted" for work in works):
-        error = run.members[0].summary["errors"][0]
-        raise AbortError(f"{folder.path}: {error}; {_last_good(works[0])}", run)
+    failed = [member for member in run.members if member.status == "failed"]
+    if failed:
+        first, of = failed[0], f"{len(failed)} of {len(run.members)} points failed"
+        where = f"{folder.path}: {of}: {first.label}: {first.summary['errors'][0]}"
+        hint = f"run them again with: sgdlab run --resume {shlex.quote(str(folder.path))}"
+        raise FailedError(f"{where}; {hint}", run)
+    if all(member.status == "aborted" for member in run.members):
+        summary = run.members[0].summary
+        found = summary.get("last_good")
+        good = f"the last good checkpoint is {folder.path / found}" if found else _NONE
+        raise AbortError(f"{folder.path}: {summary['errors'][0]}; {good}", run)
     return run
-
-
-def _last_good(work: Work) -> str:
-    """The newest checkpoint of the first replicate that aborted."""
-    for history, folder in zip(work.histories, work.checkpoints, strict=True):
-        found = checkpoints.find(folder) if history.error else []
-        if found:
-            return f"the last good checkpoint is {found[0]}"
-    return "there is no checkpoint from before"
 
 
 def _note_environment(folder: RunFolder, workshop: Workshop) -> None:
@@ -216,191 +175,3 @@ def _note_environment(folder: RunFolder, workshop: Workshop) -> None:
             return
         if read_json(folder.path / name) == environment:
             return
-
-
-def _prepare(experiment: Experiment, workshop: Workshop) -> list[Work]:
-    """Build what can fail before anything is written."""
-    works = []
-    single = len(experiment.points) == 1
-    for point in experiment.points:
-        prefix = f"{experiment.source}: {f'{point.label}: ' if point.label else ''}"
-        try:
-            timelines = workshop.timelines(point.config)
-        except TimelineError as error:
-            line = f"{prefix}protocol: {error}"
-            raise make_error([line], [str(error)], point.config.model_dump()) from error
-        if not all(timeline.num_updates for timeline in timelines):
-            raise ConfigError([f"{prefix}no update happens; allowed: a longer horizon"])
-        try:
-            _build(point, timelines, workshop)
-        except ValueError as error:
-            if type(error) is not ValueError:  # a DataError says itself what is wrong
-                raise
-            raise ConfigError([f"{prefix}{error}"]) from error
-        _check_goals(point, workshop, prefix)
-        parts = () if single else ("members", str(point.index))
-        works.append(Work(point, timelines, parts))
-    return works
-
-
-def _build(point: Point, timelines: tuple[Timeline, ...], workshop: Workshop) -> None:
-    """Every part of a point once, so that what a part refuses is known now."""
-    config = point.config
-    workshop.task(config)
-    workshop.partition(config, timelines[0].num_workers)
-    workshop.rule(config, point.mapped)(**point.mapped)
-    workshop.receive(config, timelines[0])
-    workshop.loss_scale(config)
-    computes = workshop.worker(config).gradients_per_message
-    for timeline in timelines:
-        if timeline.gradients_per_message != computes:
-            found = timeline.gradients_per_message
-            raise ValueError(
-                f"protocol: messages of {found} gradients; allowed: {computes}, as the worker sends"
-            )
-
-
-def _check_goals(point: Point, workshop: Workshop, prefix: str) -> None:
-    """The metrics that a target or a stop names are the task's."""
-    for key in ("target", "stop"):
-        goal = getattr(point.config, key)
-        known = workshop.metrics(point.config) if goal is not None else ()
-        if goal is not None and goal.metric not in known:
-            text = f"unknown metric {goal.metric!r}; {suggest(goal.metric, list(known))}"
-            raise ConfigError([f"{prefix}{key}.metric: {text}"])
-
-
-def _open(folder: RunFolder, work: Work, files: ExitStack) -> None:
-    """A point's folder, with its timelines and its open metrics file."""
-    directory = folder.directory(*work.parts)
-    for draw, timeline in enumerate(work.timelines):
-        try:
-            timeline.save(directory / timeline_name(draw))
-        except TimelineError as error:
-            raise OutputError(str(error)) from error
-    work.log = PointLog(directory / "metrics.jsonl")
-    files.callback(work.log.close)
-
-
-def _batches(
-    experiment: Experiment, works: list[Work]
-) -> Iterator[tuple[list[Work], Mapping[str, Sequence[float]]]]:
-    """The points of each program: at once where they are a full product, else one by one."""
-    for group in experiment.groups:
-        axes = _find_axes([point.mapped for point in group])
-        if axes is not None:
-            yield [works[point.index] for point in group], axes
-            continue
-        for point in group:
-            yield [works[point.index]], {key: [value] for key, value in point.mapped.items()}
-
-
-def _find_axes(points: list[dict[str, float]]) -> dict[str, list[float]] | None:
-    """The axes whose product, the last one fastest, is just these points; else None."""
-    axes = {name: list(dict.fromkeys(point[name] for point in points)) for name in points[0]}
-    product = [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
-    return axes if product == points else None
-
-
-def _plan_checkpoints(
-    folder: RunFolder, batch: list[Work], interrupt: Callable[[], bool]
-) -> training.CheckpointPlan:
-    """Where and how often the points of one program save themselves."""
-    first = batch[0]
-    directory = folder.directory("checkpoints", str(first.point.index))
-    owners = _owners(batch)
-    for index, (work, _) in enumerate(owners):
-        work.checkpoints.append(directory / str(index))
-    updates = max(timeline.num_updates for timeline in first.timelines)
-    chunks = -(-updates // _evaluate_every(first))
-    config = first.point.config
-    return training.CheckpointPlan(
-        directory,
-        every=config.checkpoint_every or -(-chunks // _CHECKPOINTS),
-        program=describe_point(config.model_dump(mode="json"), first.point.mapped),
-        logs={index: work.log for index, (work, _) in enumerate(owners) if work.log is not None},
-        interrupt=interrupt,
-    )
-
-
-def _owners(batch: list[Work]) -> list[tuple[Work, int]]:
-    """The point and the draw of each member, in the order product(draws, points, seeds)."""
-    seeds = batch[0].point.config.run_seeds
-    return [(w, d) for d in range(len(batch[0].timelines)) for w in batch for _ in seeds]
-
-
-def _replay(
-    works: list[Work],
-    axes: Mapping[str, Sequence[float]],
-    workshop: Workshop,
-    meter: _Meter,
-    plan: training.CheckpointPlan,
-    resume: bool,
-) -> None:
-    """One call of `replay_many`, its members given to their points."""
-    config, timelines = works[0].point.config, works[0].timelines
-    try:
-        histories = training.replay_many(
-            workshop.task(config),
-            workshop.rule(config, works[0].point.mapped),
-            timelines,
-            seeds=config.run_seeds,
-            hyperparameters=axes,
-            worker=workshop.worker(config),
-            receive=workshop.receive(config, timelines[0]),
-            batch_size=config.worker.arguments()["batch_size"],
-            partition=workshop.partition(config, timelines[0].num_workers),
-            precision=config.precision.policy,
-            loss_scale=workshop.loss_scale(config),
-            on_nonfinite=config.precision.on_nonfinite,
-            evaluate_every=_evaluate_every(works[0]),
-            stop=None if config.stop is None else config.stop.model_dump(exclude_none=True),
-            measures=config.measures,
-            callback=meter.take,
-            checkpoint=plan,
-            resume=resume,
-        )
-    except ValueError as error:
-        if type(error) is not ValueError:
-            raise
-        raise ConfigError([" ".join(str(error).splitlines())]) from error
-    for (work, _), history in zip(_owners(works), histories, strict=True):
-        work.histories.append(history)
-
-
-def _evaluate_every(work: Work) -> int:
-    config = work.point.config
-    if config.evaluate_every is not None:
-        return config.evaluate_every
-    updates = max(timeline.num_updates for timeline in work.timelines)
-    return max(1, -(-updates // (config.evaluations or DEFAULT_EVALUATIONS)))
-
-
-class _Meter:
-    """Writes evaluations as they come, and tells the caller how far everything is."""
-
-    def __init__(
-        self,
-        works: list[Work],
-        batch: list[Work],
-        progress: Callable[[Progress], None] | None,
-    ) -> None:
-        self.owners, self.seeds = _owners(batch), batch[0].point.config.run_seeds
-        self.progress = progress
-        self.total = sum(work.num_updates for work in works)
-        self.before = sum(work.num_updates for work in works if work.entry is not None)
-        self.made: dict[int, int] = {}
-
-    def take(self, chunk: training.ChunkReport) -> None:
-        for row in chunk.evaluations:
-            work, draw = self.owners[row["member"]]
-            rest = {key: value for key, value in row.items() if key != "member"}
-            seed = self.seeds[row["member"] % len(self.seeds)]
-            work.write_line({"seed": seed, "timeline": draw, **rest})
-        for member in chunk.members:
-            self.made[member] = chunk.update
-        if self.progress is not None:
-            label = self.owners[chunk.members[0]][0].point.label
-            done = self.before + sum(self.made.values())
-            loss = float(np.mean(chunk.loss))
-            self.progress(Progress(done, self.total, loss, chunk.time, label))

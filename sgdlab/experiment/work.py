@@ -16,6 +16,7 @@ from sgdlab import training
 from sgdlab.experiment.experiment import Point
 from sgdlab.experiment.folder import RunFolder, to_json
 from sgdlab.timelines import Timeline
+from sgdlab.training import checkpoints
 from sgdlab.training.checkpoints.metrics_log import truncate_metrics
 
 FINISHED = ("done", "aborted")
@@ -61,9 +62,10 @@ class Work:
       parts: its folder below the run's.
       log: its metrics file, while it runs.
       histories: of its replicates, draws first, once they are there.
-      status: "running", "interrupted", "done" or "aborted".
+      status: "running", "interrupted", "done", "aborted" or "failed".
       entry: what the summary says of it, once it has finished.
       checkpoints: the folder of each replicate's.
+      failure: why it failed, in one line.
     """
 
     point: Point
@@ -74,10 +76,13 @@ class Work:
     status: str = "running"
     entry: dict[str, Any] | None = None
     checkpoints: list[Path] = field(default_factory=list)
+    failure: str = ""
 
     @property
     def errors(self) -> list[str]:
-        """Why replicates aborted."""
+        """Why it failed, or why replicates aborted."""
+        if self.failure:
+            return [self.failure]
         return [history.error for history in self.histories if history.error]
 
     @property
@@ -90,6 +95,20 @@ class Work:
     def num_updates(self) -> int:
         """Over all replicates."""
         return sum(t.num_updates for t in self.timelines) * len(self.point.config.run_seeds)
+
+    @property
+    def last_good(self) -> str | None:
+        """The newest checkpoint of the first replicate that aborted, below the run's folder."""
+        for history, folder in zip(self.histories, self.checkpoints, strict=False):
+            if history.error:
+                found = checkpoints.find(folder)
+                return "/".join(found[0].parts[-4:]) if found else None
+        return None
+
+    def fail(self, line: str) -> None:
+        """Note why it failed, unless it has finished before."""
+        if self.entry is None:
+            self.status, self.failure = "failed", line
 
     def write_line(self, row: Mapping[str, Any]) -> None:
         """Add an evaluation to the metrics file and hand it to the system at once."""

@@ -293,10 +293,11 @@ def _average(task: Task, mesh, collective, reduction, microbatches) -> Average |
         mesh = make_mesh(data=1, devices=jax.local_devices()[:1])
     if mesh is None:
         return None
-    if task.needs_key and (collective, reduction) != ("jit", "fast"):
+    if task.needs_key and reduction == "fast" and collective != "jit":
         raise ValueError(
-            f"collective: task {task.name!r} draws from its key, once for a whole batch; "
-            'only collective="jit" with reduction="fast" draws as one device does'
+            f"collective: task {task.name!r} draws from its key, and {collective!r} would draw "
+            'otherwise on each number of devices; allowed: collective="jit", which draws once for '
+            'the whole batch, or reduction="canonical", which draws once a microbatch'
         )
     return Average(mesh, collective, reduction, microbatches)
 

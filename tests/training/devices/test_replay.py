@@ -56,6 +56,23 @@ def test_a_canonical_replay_has_the_same_bits_on_any_number_of_devices(task):
     np.testing.assert_array_equal(runs[0].loss, runs[1].loss)
 
 
+def test_canonical_dropout_has_the_same_bits_on_1_2_and_4_devices(tmp_path):
+    path = tmp_path / "text.txt"
+    path.write_text("whoever computes a microbatch drops the same entries of it " * 40)
+    small = {"length": 8, "width": 16, "layers": 1, "heads": 2}
+    dropped = tasks.text(path, dropout=0.5, **small)
+    runs = [
+        replay(dropped, "asynchronous", mesh=make_mesh(data=devices), reduction="canonical")
+        for devices in (1, 2, 4)
+    ]
+    for run in runs[1:]:
+        leaves = zip(jax.tree.leaves(run.params), jax.tree.leaves(runs[0].params), strict=True)
+        assert all(np.array_equal(np.asarray(one), np.asarray(other)) for one, other in leaves)
+        np.testing.assert_array_equal(run.loss, runs[0].loss)
+    whole = replay(tasks.text(path, **small), "asynchronous", reduction="canonical")
+    assert not np.array_equal(whole.loss, runs[0].loss)  # so something was dropped
+
+
 def test_parameters_end_where_the_mesh_puts_them(task):
     history = replay(task, "asynchronous", mesh=make_mesh(data=2, fsdp=4))
     # the hidden kernel, 64 × 64, is spread over fsdp; the smaller leaves are whole everywhere
