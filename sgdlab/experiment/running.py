@@ -27,7 +27,8 @@ from sgdlab.experiment.folder import RunFolder, create_folder, find_config, open
 from sgdlab.experiment.problems import suggest
 from sgdlab.experiment.reading import dump
 from sgdlab.experiment.record import Record
-from sgdlab.experiment.runs import Run, load_run, read_json, timeline_name
+from sgdlab.experiment.runs import Run, read_json, timeline_name
+from sgdlab.experiment.settling import settle
 from sgdlab.experiment.work import PointLog, Work, finish
 from sgdlab.experiment.workshop import Workshop
 from sgdlab.timelines import Timeline, TimelineError
@@ -97,7 +98,8 @@ def run_experiment(
         folder.write_text(dump(experiment.config), "config.yaml")
         _note_environment(folder, workshop)
         _run(folder, experiment, works, workshop, record, progress, interrupt)
-    return _read_back(folder, works)
+        run = settle(folder, experiment)
+    return _check_end(run, works)
 
 
 def resume_run(
@@ -148,7 +150,8 @@ def resume_run(
         except training.ResumeError:
             kept.put_back()
             raise
-    return _read_back(folder, works)
+        run = settle(folder, new)
+    return _check_end(run, works)
 
 
 def _run(
@@ -189,11 +192,10 @@ def _run(
             raise
 
 
-def _read_back(folder: RunFolder, works: list[Work]) -> Run:
-    run = load_run(folder.path)
+def _check_end(run: Run, works: list[Work]) -> Run:
     if all(work.status == "aborted" for work in works):
         error = run.members[0].summary["errors"][0]
-        raise AbortError(f"{folder.path}: {error}; {_last_good(works[0])}", run)
+        raise AbortError(f"{run.path}: {error}; {_last_good(works[0])}", run)
     return run
 
 
