@@ -178,6 +178,7 @@ def _run(make: Callable[..., Run], signals: Signals, quiet: bool) -> None:
     """Make a run, and its report."""
     from sgdlab.experiment import IncompleteError, prepare_backend
     from sgdlab.experiment.display import Bar, print_table
+    from sgdlab.experiment.verdicts import print_claims
 
     prepare_backend()
     failure = None
@@ -191,9 +192,39 @@ def _run(make: Callable[..., Run], signals: Signals, quiet: bool) -> None:
     page = _write_report([made], made.path / "report.html")
     if not quiet:
         print_table(made.table().to_dict("records"))
+        print_claims(made.claims)
     print(page)
     if failure is not None:
         raise failure
+
+
+@app.command()
+def verify(
+    context: typer.Context,
+    given: Annotated[
+        list[str],
+        typer.Argument(metavar="FILE|FOLDER... [key=value...]", help="Experiments with claims."),
+    ],
+    tag: Annotated[str | None, typer.Option("-m", "--tag", help="Only those with it.")] = None,
+    root: Root = Path("runs"),
+) -> int:
+    """Run experiments, or find their runs again, and say whether their claims hold."""
+    from sgdlab.experiment import find_experiments, prepare_backend
+    from sgdlab.experiment.verdicts import verify_all
+
+    overrides = [each for each in given if "=" in each and not Path(each).exists()]
+    paths = [Path(each) for each in given if each not in overrides]
+    experiments = find_experiments(paths, overrides, tag)
+    prepare_backend()
+    signals: Signals = context.obj
+    with signals.patient():
+        return verify_all(
+            experiments,
+            root,
+            interrupt=signals.asked,
+            finish=lambda run: _write_report([run], run.path / "report.html"),
+            explain=lambda error: _fail(error, signals),
+        )
 
 
 @app.command()

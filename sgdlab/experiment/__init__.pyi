@@ -5,6 +5,7 @@ from .calibration import (
     calibrate as calibrate,
     calibrate_experiment as calibrate_experiment,
 )
+from .claims.judging import Judgement as Judgement
 from .config import Config as Config, config_schema as config_schema
 from .errors import (
     AbortError as AbortError,
@@ -37,3 +38,9 @@ from .running import (
     run_experiment as run_experiment,
 )
 from .runs import Member as Member, Run as Run, load_run as load_run, load_runs as load_runs
+from .settling import check_claims as check_claims
+from .verifying import (
+    Verification as Verification,
+    find_experiments as find_experiments,
+    verify_experiment as verify_experiment,
+)

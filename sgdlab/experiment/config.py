@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from annotated_types import MinLen
 from pydantic import AfterValidator, Field, create_model
 
+from sgdlab.experiment.claims.vocabulary import CLAIM, TAG, Claim
 from sgdlab.experiment.unions import (
     Chosen,
     Named,
@@ -186,6 +187,10 @@ class Config(Strict, use_attribute_docstrings=True):
     """The first seed of the runs and of the cluster's clocks."""
     timelines: Count = 1
     """Independent draws of the cluster's clocks."""
+    tags: list[TAG] = Field([])
+    """Words to choose experiments by: `sgdlab verify -m fast`."""
+    claims: Annotated[list[Claim], Chosen(list[CLAIM])] = Field([])
+    """What will come out; `sgdlab verify` says whether it did."""
 
     @property
     def run_seeds(self) -> list[int]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,9 +36,13 @@ class Bar:
     """A progress bar on the standard error; silent where that is no terminal, or if asked to be.
 
     Updates may come from any thread.
+
+    Args:
+      quiet: show nothing.
+      experiments: how many there are; more than one have a bar of their own above.
     """
 
-    def __init__(self, quiet: bool) -> None:
+    def __init__(self, quiet: bool, experiments: int = 1) -> None:
         console = Console(stderr=True)
         self._rich = RichProgress(
             TextColumn("{task.description}"),
@@ -49,6 +54,7 @@ class Bar:
             transient=True,
             disable=quiet or not console.is_terminal,
         )
+        self._all = self._rich.add_task("", total=experiments, facts="", visible=experiments > 1)
         self._task = self._rich.add_task("preparing", total=None, facts="")
         self._started = self._last = 0.0
 
@@ -58,6 +64,21 @@ class Bar:
 
     def __exit__(self, *_: object) -> None:
         self._rich.stop()
+
+    def begin(self, name: str, number: int) -> None:
+        """Turn to the next experiment, the one of this number from 0 on."""
+        self._rich.update(self._all, description=name, completed=number)
+        self._rich.update(self._task, description="preparing", total=None, completed=0, facts="")
+        self._started = self._last = 0.0
+
+    @contextmanager
+    def hidden(self) -> Iterator[None]:
+        """Out of the way of what is printed."""
+        self._rich.stop()
+        try:
+            yield
+        finally:
+            self._rich.start()
 
     def update(self, progress: Progress) -> None:
         """Show how far it is: updates a second, loss, simulated time."""

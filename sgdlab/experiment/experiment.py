@@ -12,6 +12,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from sgdlab.experiment.claims.checking import check_claims_of, read_claims
+from sgdlab.experiment.claims.vocabulary import Claim
 from sgdlab.experiment.config import CLUSTER, HORIZONS, Config
 from sgdlab.experiment.errors import ConfigError
 from sgdlab.experiment.files import make_error
@@ -69,11 +71,15 @@ class Experiment:
       source: where it was read from.
       config: the resolved config as plain data, the sweep in it.
       points: the points of the sweep.
+      claims: what is said to come out.
+      tags: words to choose it by.
     """
 
     source: str
     config: dict[str, Any]
     points: tuple[Point, ...]
+    claims: tuple[Claim, ...] = ()
+    tags: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -123,6 +129,8 @@ def load_experiment(
     points, labels, problems = read_sweep(data.get("sweep"))
     problems += _find_conflicts(points, overridden)
     configs, found = _check_points(data, points)
+    stated, wrong = read_claims(data)
+    found += wrong
     lines = unread + [_line(where, problem, overridden) for problem in [*problems, *found]]
     if lines:
         texts = unread + [text for _, text in [*problems, *found]]
@@ -131,7 +139,11 @@ def load_experiment(
         Point(i, label or make_label(settings), {k: s.value for k, s in settings.items()}, config)
         for i, (settings, label, config) in enumerate(zip(points, labels, configs, strict=True))
     )
-    return Experiment(where, _resolve(data), checked)
+    if unmeasurable := check_claims_of(stated.claims, checked):
+        raise ConfigError([_line(where, problem, overridden) for problem in unmeasurable])
+    return Experiment(
+        where, _resolve(data), checked, tuple(stated.claims), tuple(dict.fromkeys(stated.tags))
+    )
 
 
 def _read(source: str | FilePath | Mapping[str, Any]) -> tuple[str, Any]:

@@ -24,7 +24,8 @@ from sgdlab.experiment.making import Making, Progress, make_points
 from sgdlab.experiment.preparing import prepare
 from sgdlab.experiment.reading import dump
 from sgdlab.experiment.record import Record
-from sgdlab.experiment.runs import Run, load_run, read_json
+from sgdlab.experiment.runs import Run, read_json
+from sgdlab.experiment.settling import settle
 from sgdlab.experiment.workshop import Workshop
 
 _NONE = "there is no checkpoint from before"
@@ -75,7 +76,8 @@ def run_experiment(
         _note_environment(folder, workshop)
         making = Making(folder, experiment, works, workshop, progress, interrupt, resume=False)
         _run(making, record, isolate)
-    return _read_back(folder)
+        run = settle(folder, experiment)
+    return _check_end(run)
 
 
 def resume_run(
@@ -129,7 +131,8 @@ def resume_run(
         except training.ResumeError:
             kept.put_back()
             raise
-    return _read_back(folder)
+        run = settle(folder, new)
+    return _check_end(run)
 
 
 def _run(making: Making, record: Record, isolation: Isolation | None) -> None:
@@ -148,20 +151,19 @@ def _run(making: Making, record: Record, isolation: Isolation | None) -> None:
         raise
 
 
-def _read_back(folder: RunFolder) -> Run:
-    """The run as its folder has it, or the error that says which points did not come through."""
-    run = load_run(folder.path)
+def _check_end(run: Run) -> Run:
+    """The run, or the error that says which points did not come through."""
     failed = [member for member in run.members if member.status == "failed"]
     if failed:
         first, of = failed[0], f"{len(failed)} of {len(run.members)} points failed"
-        where = f"{folder.path}: {of}: {first.label}: {first.summary['errors'][0]}"
-        hint = f"run them again with: sgdlab run --resume {shlex.quote(str(folder.path))}"
+        where = f"{run.path}: {of}: {first.label}: {first.summary['errors'][0]}"
+        hint = f"run them again with: sgdlab run --resume {shlex.quote(str(run.path))}"
         raise FailedError(f"{where}; {hint}", run)
     if all(member.status == "aborted" for member in run.members):
         summary = run.members[0].summary
         found = summary.get("last_good")
-        good = f"the last good checkpoint is {folder.path / found}" if found else _NONE
-        raise AbortError(f"{folder.path}: {summary['errors'][0]}; {good}", run)
+        good = f"the last good checkpoint is {run.path / found}" if found else _NONE
+        raise AbortError(f"{run.path}: {summary['errors'][0]}; {good}", run)
     return run
 
 

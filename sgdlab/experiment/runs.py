@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sgdlab.experiment.claims.judging import Judgement
 from sgdlab.experiment.errors import ExperimentError, OutputError
 from sgdlab.experiment.folder import is_busy
 from sgdlab.experiment.reading import parse
@@ -66,6 +67,7 @@ class Run:
       environment: versions, machine, devices, data.
       summary: `status`, `started`, `wall_seconds`, `programs`, `runs`, `target`.
       members: the points of the sweep, in order.
+      claims: what came of the experiment's claims; none where there are none, or no end yet.
     """
 
     path: Path
@@ -75,6 +77,7 @@ class Run:
     environment: dict[str, Any]
     summary: dict[str, Any]
     members: tuple[Member, ...] = field(repr=False)
+    claims: tuple[Judgement, ...] = field(repr=False, default=())
 
     def to_dataframe(self) -> pandas.DataFrame:
         """The evaluations of all members below one another, with their labels."""
@@ -142,7 +145,8 @@ def load_run(path: str | Path) -> Run:
     if rest.get("status") == "running" and not is_busy(path):
         rest["status"] = "interrupted"
     name = str(config.get("name", path.parent.name))
-    return Run(path, name, path.name, config, environment, rest, members)
+    claims = _read_claims(path / "claims.json")
+    return Run(path, name, path.name, config, environment, rest, members, claims)
 
 
 def load_runs(root: str | Path = "runs") -> pandas.DataFrame:
@@ -274,6 +278,17 @@ def _read_config(path: Path) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise OutputError(f"{path}: damaged: no mapping")
     return data
+
+
+def _read_claims(path: Path) -> tuple[Judgement, ...]:
+    """What was judged at the end; nothing where there is no such file."""
+    if not path.exists():
+        return ()
+    found = read_json(path).get("claims")
+    try:
+        return tuple(Judgement.from_dict(each) for each in found or ())
+    except (TypeError, ValueError) as error:
+        raise OutputError(f"{path}: damaged: {error}") from error
 
 
 def _read_evaluations(path: Path) -> pandas.DataFrame:

@@ -9,7 +9,8 @@ from sgdlab.experiment.paths import Path, put, split
 from sgdlab.experiment.problems import Problem, show, wrong_kind
 
 MAX_POINTS = 4096
-_FIXED = ("name", "description", "sweep")
+_WHOLE = ("sweep", "tags", "claims")  # keys of the experiment as a whole, which no point has
+_FIXED = ("name", "description", *_WHOLE)
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ def apply(base: Any, settings: Mapping[str, Setting]) -> Any:
     Raises:
       ValueError: a path leads through a value, or outside a list.
     """
-    data = {key: value for key, value in base.items() if key != "sweep"}
+    data = {key: value for key, value in base.items() if key not in _WHOLE}
     for setting in sorted(settings.values(), key=lambda setting: len(setting.path)):
         data = put(data, setting.path, setting.value)
     return data

@@ -46,7 +46,7 @@ class Strict(BaseModel):
     )
 
 
-class Named(Strict):
+class Alternative(Strict):
     """One alternative of a tagged union; the bare name stands for it with its defaults."""
 
     name: str
@@ -55,6 +55,10 @@ class Named(Strict):
     @classmethod
     def _expand(cls, value: Any) -> Any:
         return {} if isinstance(value, str) else value
+
+
+class Named(Alternative):
+    """An alternative that becomes a call: of a rule, a protocol, a task."""
 
     def arguments(self) -> dict[str, Any]:
         """Everything but the name."""
@@ -77,13 +81,20 @@ _behind: dict[str, Any] = {}
 _names: dict[str, tuple[str, ...]] = {}
 
 
-def tagged(kind: str, rows: Mapping[str, Row], default: str | None = None, **more: Any) -> Any:
+def tagged(
+    kind: str,
+    rows: Mapping[str, Row],
+    default: str | None = None,
+    base: type[Alternative] = Named,
+    **more: Any,
+) -> Any:
     """The annotation of a tagged union.
 
     Args:
       kind: what the union is of, unique: "rule".
       rows: the argument table.
       default: the name where only arguments are given; by default a name is needed.
+      base: of the models of its rows.
       **more: arguments that every row has besides its own.
 
     Returns:
@@ -101,7 +112,7 @@ def tagged(kind: str, rows: Mapping[str, Row], default: str | None = None, **mor
         fields = {key: (refine(hint), value) for key, (hint, value) in {**row, **more}.items()}
         # The literal is checked by the choice itself: a bare name has none.
         fields = {"name": (Literal[name], name), **fields}
-        model = create_model(f"{kind} {name}", __base__=Named, **fields)
+        model = create_model(f"{kind} {name}", __base__=base, **fields)
         tag = f"{NAME}{kind} {name}"
         _behind[tag] = model
         parts.append(Annotated[model, Tag(tag)])

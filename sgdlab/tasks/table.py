@@ -58,6 +58,15 @@ TASKS: dict[str, Row] = {
     },
 }
 
+METRICS: dict[str, tuple[str, ...]] = {
+    "quadratic": ("loss", "distance"),
+    "logistic": ("loss", "accuracy", "cross_entropy"),
+    "digits": ("loss", "accuracy"),
+    "images": ("loss", "accuracy"),
+    "text": ("loss", "accuracy", "perplexity", "bits_per_byte"),
+}
+"""What an evaluation gives, where it is known before the task is made."""
+
 PARTITIONS: dict[str, Row] = {
     "iid": {},
     "dirichlet": {"alpha": (Annotated[float, Gt(0)], ...)},

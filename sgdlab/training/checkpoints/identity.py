@@ -20,6 +20,7 @@ FREE = frozenset(
         "name",
         "description",
         "claims",
+        "tags",
         "sweep",
         "updates",
         "seconds",

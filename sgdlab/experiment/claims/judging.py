@@ -1,0 +1,174 @@
+"""Verdicts: whether what was measured is what was claimed."""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sgdlab.experiment.claims.estimating import Resamples, estimate, gather
+from sgdlab.experiment.claims.measuring import UnmeasuredError
+from sgdlab.experiment.claims.vocabulary import Claim
+
+if TYPE_CHECKING:
+    from sgdlab.experiment.experiment import Point
+    from sgdlab.experiment.runs import Member
+
+_ORDERS = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
+_OUTSIDE = 0.025  # of the resamples, on either side of the interval
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """A claim and what came of it.
+
+    Attributes:
+      claim: in words.
+      asked: the comparison: `< 0.5 ×`.
+      left, right: the two sides as they were measured.
+      kind: what the interval is of: "ratio", left/(factor·right), or left/right under `within`;
+        "difference", left − factor·right.
+      measured, low, high: it, and its interval.
+      replicates: how many there were: draws of the clocks times seeds.
+      verdict: "HOLDS" where the whole interval agrees with the claim, "FAILS" where none of it
+        does, "UNDECIDED" between; "REFUTED" for what fails and is recorded so.
+      note: why it was refuted, or why it could not be measured.
+      expected: whether the verdict is what the file says: not FAILS, and not HOLDS of what is
+        recorded as refuted.
+    """
+
+    claim: str
+    asked: str
+    left: float = math.nan
+    right: float = math.nan
+    kind: str = ""
+    measured: float = math.nan
+    low: float = math.nan
+    high: float = math.nan
+    replicates: int = 0
+    verdict: str = "UNDECIDED"
+    note: str = ""
+    expected: bool = True
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON can hold it; what is not finite as text."""
+        return {
+            key: str(value) if isinstance(value, float) and not math.isfinite(value) else value
+            for key, value in asdict(self).items()
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Judgement:
+        """What `to_dict` gave.
+
+        Raises:
+          ValueError: something else.
+        """
+        try:
+            kinds = {key: type(getattr(cls("", ""), key)) for key in asdict(cls("", ""))}
+            return cls(**{key: kinds[key](value) for key, value in data.items()})
+        except (TypeError, KeyError, AttributeError) as error:
+            raise ValueError(f"no judgement: {error}") from error
+
+
+def judge(
+    claims: Sequence[Claim], points: Sequence[Point], members: Sequence[Member]
+) -> list[Judgement]:
+    """Judge every claim.
+
+    Args:
+      claims: of an experiment.
+      points: of its sweep.
+      members: what the points have brought, in the same order.
+
+    Returns:
+      As many judgements.
+    """
+    return [_judge(claim, points, members) for claim in claims]
+
+
+def _judge(claim: Claim, points: Sequence[Point], members: Sequence[Member]) -> Judgement:
+    asked = describe(claim)
+    try:
+        sides = [gather(side, points, members) for side in (claim.left, claim.right)]
+    except UnmeasuredError as error:
+        return Judgement(claim.claim, asked, note=str(error))
+    draws, seeds = (max(sizes) for sizes in zip(*(side.shape for side in sides), strict=True))
+    resamples = Resamples(draws, seeds)
+    left, right = (estimate(side, resamples) for side in sides)
+    kind, values = compare(left, right, claim)
+    low, high = interval(values[1:], claim.comparison)
+    verdict = decide(low, high, kind, claim)
+    refuted = claim.refuted is not None
+    expected = verdict != ("HOLDS" if refuted else "FAILS")
+    if refuted and verdict == "FAILS":
+        verdict = "REFUTED"
+    return Judgement(
+        claim.claim,
+        asked,
+        float(left[0]),
+        float(right[0]),
+        kind,
+        float(values[0]),
+        low,
+        high,
+        draws * seeds,
+        verdict,
+        claim.refuted or "",
+        expected,
+    )
+
+
+def describe(claim: Claim) -> str:
+    """What is asked of left and right: `< 0.5 ×`, `within 1.1 ×`, `within ± 0.3 of`."""
+    if claim.tolerance is not None:
+        return f"within ± {claim.tolerance:g} of"
+    return claim.comparison if claim.factor is None else f"{claim.comparison} {claim.factor:g} ×"
+
+
+def compare(left: np.ndarray, right: np.ndarray, claim: Claim) -> tuple[str, np.ndarray]:
+    """What the interval is taken of, in each resample.
+
+    Args:
+      left, right: `[B]`, the two sides.
+      claim: whose they are.
+
+    Returns:
+      "ratio", left/(factor·right), where the sides are positive, or else "difference", left −
+      factor·right; and its values, `[B]`. Where they have none, as infinity over infinity has
+      none, NaN.
+    """
+    if claim.comparison != "within":
+        right = right * (1.0 if claim.factor is None else claim.factor)
+    positive = np.all((right > 0) | np.isnan(right)) and np.all((left >= 0) | np.isnan(left))
+    ratio = claim.tolerance is None and (positive or claim.comparison == "within")
+    with np.errstate(invalid="ignore", divide="ignore"):
+        if ratio:
+            return "ratio", np.where(right == 0, math.nan, left / right)
+        return "difference", left - right
+
+
+def interval(values: np.ndarray, comparison: str) -> tuple[float, float]:
+    """The 95 % percentile interval; a value that is missing counts against the claim."""
+    against = -math.inf if comparison in (">", ">=") else math.inf
+    ordered = np.sort(np.where(np.isnan(values), against, values))
+    last = len(ordered) - 1
+    low, high = math.floor(_OUTSIDE * last), math.ceil((1 - _OUTSIDE) * last)
+    return float(ordered[low]), float(ordered[high])
+
+
+def decide(low: float, high: float, kind: str, claim: Claim) -> str:
+    """The verdict on an interval."""
+    if claim.comparison == "within":
+        width = claim.tolerance if claim.tolerance is not None else claim.factor or 1.0
+        bottom, top = (-width, width) if claim.tolerance is not None else (1.0 / width, width)
+        agrees, apart = bottom <= low and high <= top, high < bottom or low > top
+    else:
+        middle = 1.0 if kind == "ratio" else 0.0
+        ends = [_ORDERS[claim.comparison](value, middle) for value in (low, high)]
+        agrees, apart = all(ends), not any(ends)
+    return "HOLDS" if agrees else "FAILS" if apart else "UNDECIDED"

@@ -1,0 +1,158 @@
+"""What one replicate brings: a number for each draw of the clocks and each seed of a point.
+
+What is not finite is the worst there is: infinity, and minus infinity for an accuracy.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sgdlab.timelines import Timeline
+
+if TYPE_CHECKING:
+    from sgdlab.experiment.runs import Member
+
+Table = Mapping[str, np.ndarray]
+"""The evaluations of one replicate: a column for each name."""
+
+
+class UnmeasuredError(Exception):
+    """A point has not brought what a claim asks of it; says which and what."""
+
+
+def counts_upward(metric: str) -> bool:
+    """Whether more of a metric is better."""
+    return "accuracy" in metric
+
+
+def measure(name: str, given: Mapping[str, Any], member: Member) -> np.ndarray:
+    """A quantity of one point.
+
+    Args:
+      name: of the quantity.
+      given: its arguments.
+      member: the point, run.
+
+    Returns:
+      `[D, S]` float64 for D draws of the clocks and S seeds; an axis on which the quantity does not
+      depend has length 1.
+
+    Raises:
+      UnmeasuredError: the point was not run to its end, or has no such metric.
+    """
+    if name in _OF_TIMELINES:
+        values = [_OF_TIMELINES[name](timeline, given) for timeline in member.timelines]
+        if not values:
+            raise UnmeasuredError(f"{member.label or 'the run'} has no timeline")
+        return np.array(values, np.float64)[:, None]
+    quantity = _OF_EVALUATIONS[name]
+    rows = zip(replicates(member), member.timelines, strict=True)
+    values = [[quantity(table, given, member, line) for table in tables] for tables, line in rows]
+    return np.array(values, np.float64)
+
+
+def replicates(member: Member) -> list[list[Table]]:
+    """The evaluations of each draw and seed, in the order in which they were made."""
+    groups: Any = member.evaluations.groupby(["timeline", "seed"], sort=False)
+    found = {
+        (int(draw), int(seed)): {str(name): rows[name].to_numpy() for name in rows}
+        for (draw, seed), rows in groups
+    }
+    seeds = list(dict.fromkeys(seed for _, seed in found))
+    draws = len(member.timelines)
+    if not found or set(found) != {(draw, seed) for draw in range(draws) for seed in seeds}:
+        raise UnmeasuredError(f"{member.label or 'the run'} is {member.status}, not run to its end")
+    return [[found[draw, seed] for seed in sorted(seeds)] for draw in range(draws)]
+
+
+def _column(table: Table, metric: str, member: Member) -> np.ndarray:
+    """A metric's values, in the order of the updates; the worst where they are not finite."""
+    if metric not in table:
+        raise UnmeasuredError(f"{member.label or 'the run'} has no metric {metric!r}")
+    values = np.asarray(table[metric], np.float64)
+    worst = -math.inf if counts_upward(metric) else math.inf
+    return np.where(np.isfinite(values), values, worst)
+
+
+def _final(table: Table, given: Mapping[str, Any], member: Member, _: Timeline) -> float:
+    return _column(table, given["metric"], member)[-1]
+
+
+def _best(table: Table, given: Mapping[str, Any], member: Member, _: Timeline) -> float:
+    values = _column(table, given["metric"], member)
+    return values.max() if counts_upward(given["metric"]) else values.min()
+
+
+def _mean(table: Table, given: Mapping[str, Any], member: Member, _: Timeline) -> float:
+    updates = table["update"]
+    late = updates > given["after"] * updates[-1]
+    values = _column(table, given["metric"], member)
+    return values[late].mean() if late.any() else values[-1]
+
+
+def _reach(table: Table, given: Mapping[str, Any], member: Member) -> int | None:
+    """The row of the first evaluation that meets the goal: the quantity's, or the target."""
+    goal = given if given.get("metric") else _target(member)
+    values = _column(table, goal["metric"], member)
+    least, most = goal.get("at_least"), goal.get("at_most")
+    met = np.flatnonzero(values >= least if least is not None else values <= most)
+    return int(met[0]) if len(met) else None
+
+
+def _target(member: Member) -> Mapping[str, Any]:
+    goal = member.config.get("target") or member.config.get("stop")
+    if not isinstance(goal, Mapping):
+        raise UnmeasuredError(f"{member.label or 'the run'} has no target")
+    return goal
+
+
+def _time_to(table: Table, given: Mapping[str, Any], member: Member, _: Timeline) -> float:
+    row = _reach(table, given, member)
+    return math.inf if row is None else table["time"][row]
+
+
+def _updates_to(table: Table, given: Mapping[str, Any], member: Member, _: Timeline) -> float:
+    row = _reach(table, given, member)
+    return math.inf if row is None else table["update"][row]
+
+
+def _messages_to(table: Table, given: Mapping[str, Any], member: Member, line: Timeline) -> float:
+    """Messages that the updates made by then have used, each counted once."""
+    row = _reach(table, given, member)
+    if row is None:
+        return math.inf
+    return float(np.count_nonzero((line.update >= 0) & (line.update < table["update"][row])))
+
+
+def _diverges(table: Table, given: Mapping[str, Any], member: Member, _: Timeline) -> float:
+    """1 where the last held-out loss is above the first, or not finite."""
+    del given
+    losses = _column(table, "loss", member)
+    return float(losses[-1] > losses[0] or math.isinf(losses[-1]))
+
+
+def _staleness(timeline: Timeline, given: Mapping[str, Any]) -> float:
+    used = timeline.staleness[timeline.update >= 0]
+    if not len(used):
+        return 0.0
+    return used.max() if given["statistic"] == "max" else used.mean()
+
+
+_OF_EVALUATIONS: dict[str, Callable[[Table, Mapping[str, Any], Any, Timeline], Any]] = {
+    "final": _final,
+    "best": _best,
+    "mean": _mean,
+    "time_to": _time_to,
+    "updates_to": _updates_to,
+    "messages_to": _messages_to,
+    "diverges": _diverges,
+}
+_OF_TIMELINES: dict[str, Callable[[Timeline, Mapping[str, Any]], Any]] = {
+    "staleness": _staleness,
+    "throughput": lambda timeline, given: timeline.throughput(),
+    "utilisation": lambda timeline, given: timeline.utilisation().mean(),
+}
