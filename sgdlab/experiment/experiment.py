@@ -140,7 +140,10 @@ def load_experiment(
         for i, (settings, label, config) in enumerate(zip(points, labels, configs, strict=True))
     )
     if unmeasurable := check_claims_of(stated.claims, checked):
-        raise ConfigError([_line(where, problem, overridden) for problem in unmeasurable])
+        if not any(path[0] == "sweep" for path in overridden):
+            raise ConfigError([_line(where, problem, overridden) for problem in unmeasurable])
+        # They speak of points of the file's own sweep, which somebody has put another over.
+        data, stated = {**data, "claims": []}, stated.model_copy(update={"claims": []})
     return Experiment(
         where, _resolve(data), checked, tuple(stated.claims), tuple(dict.fromkeys(stated.tags))
     )

@@ -70,7 +70,7 @@ def verify_experiment(
 
     experiment = config if isinstance(config, Experiment) else load_experiment(config, overrides)
     if not experiment.claims:
-        raise ConfigError([f"{experiment.source}: claims: none; allowed: one at least"])
+        raise ConfigError([_no_claims(experiment.source)])
     path = Path(root) / experiment.name / run_id(experiment)
     begun = (path / "config.yaml").exists()
     if begun and load_run(path).summary.get("status") in FINISHED:
@@ -130,11 +130,15 @@ def find_experiments(
         if experiment.claims:
             found.append(experiment)
         elif asked:
-            problems.append(f"{path}: claims: none; allowed: one at least")
+            problems.append(_no_claims(str(path)))
     if problems or not found:
         which = "with claims" if tag is None else f"with claims and the tag {tag!r}"
         raise ConfigError(problems or [f"no experiment {which}; allowed: one at least"])
     return found
+
+
+def _no_claims(source: str) -> str:
+    return f"{source}: claims: none, or none of this sweep; allowed: one at least"
 
 
 def _files(paths: Sequence[Path]) -> Iterator[tuple[Path, bool]]:

@@ -209,6 +209,15 @@ def test_an_override_is_its_own_source_and_a_sweep_has_no_claims():
     assert line.startswith("config: sweep.claims: no axis")
 
 
+def test_a_sweep_put_over_the_files_own_takes_its_claims_away():
+    data = {**BASE, "claims": [CLAIM]}
+    kept = load_experiment(data, ["sweep.rule.learning_rate=[0.3, 0.4]"])
+    assert len(kept.claims) == 1
+    gone = load_experiment(data, ["sweep=null", "protocol=synchronous"])
+    assert gone.claims == ()
+    assert load_experiment(gone.config).claims == ()
+
+
 def test_every_problem_is_told_at_once():
     lines = problems({"claims": [{**CLAIM, "is": "="}, {**CLAIM, "factor": -1}], "tags": [1]})
     assert [line.split(": ")[1] for line in lines] == ["claims.0.is", "claims.1.factor", "tags.0"]
