@@ -13,6 +13,7 @@ from .errors import (
     DataFileError as DataFileError,
     ExperimentError as ExperimentError,
     OutputError as OutputError,
+    PeerLostError as PeerLostError,
     StoppedError as StoppedError,
 )
 from .experiment import Experiment as Experiment, Point as Point, load_experiment as load_experiment
@@ -30,6 +31,7 @@ from .precision_study import (
 from .previews import preview as preview
 from .running import (
     Progress as Progress,
+    follow_run as follow_run,
     resume_run as resume_run,
     run_experiment as run_experiment,
 )

@@ -34,7 +34,10 @@ class RunFolder:
 
     Attributes:
       path: the folder.
+      writes: whether anything that is written here is kept.
     """
+
+    writes = True
 
     def __init__(self, path: Path, lock: int) -> None:
         self.path = path

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from sgdlab import training
+from sgdlab.experiment.config import Devices
 from sgdlab.experiment.continuing import (
     Kept,
     check_same,
@@ -24,6 +25,7 @@ from sgdlab.experiment.errors import AbortError, ConfigError, OutputError, Stopp
 from sgdlab.experiment.experiment import Experiment, Point, load_experiment
 from sgdlab.experiment.files import make_error
 from sgdlab.experiment.folder import RunFolder, create_folder, find_config, open_folder, to_json
+from sgdlab.experiment.hosts import announce, follow
 from sgdlab.experiment.problems import suggest
 from sgdlab.experiment.reading import dump
 from sgdlab.experiment.record import Record
@@ -32,6 +34,7 @@ from sgdlab.experiment.work import PointLog, Work, finish
 from sgdlab.experiment.workshop import Workshop
 from sgdlab.timelines import Timeline, TimelineError
 from sgdlab.training import checkpoints
+from sgdlab.training.replaying import prepare
 
 DEFAULT_EVALUATIONS = 50
 _CHECKPOINTS = 4  # in a run, where the config says nothing: each costs some ten milliseconds
@@ -96,6 +99,7 @@ def run_experiment(
         record = Record(experiment, folder, works, {})
         folder.write_text(dump(experiment.config), "config.yaml")
         _note_environment(folder, workshop)
+        announce(folder, works)
         _run(folder, experiment, works, workshop, record, progress, interrupt)
     return _read_back(folder, works)
 
@@ -140,6 +144,7 @@ def resume_run(
         summary, workshop = read_summary(path), Workshop()
         works = _prepare(new, workshop)
         take_finished(works, summary)
+        announce(folder, works)
         kept, record = Kept(folder, works), Record(new, folder, works, summary)
         try:
             folder.write_text(dump(new.config), "config.yaml")
@@ -149,6 +154,26 @@ def resume_run(
             kept.put_back()
             raise
     return _read_back(folder, works)
+
+
+def follow_run(
+    experiment: Experiment, *, resume: bool = False, interrupt: Callable[[], bool] = lambda: False
+) -> None:
+    """The same on every other process of a distributed run: it computes, and writes nothing.
+
+    Args:
+      experiment: as for `run_experiment`, or of the run that is gone on with.
+      resume: whether process 0 calls `resume_run`; the run folder must be seen from here.
+      interrupt: as for `run_experiment`.
+
+    Raises:
+      ConfigError, DataError, ResumeError, CheckpointError, StoppedError: as for `resume_run`.
+    """
+    workshop = Workshop()
+    works = _prepare(experiment, workshop)
+    folder = follow(works)
+    record = Record(experiment, folder, works, {})
+    _run(folder, experiment, works, workshop, record, None, interrupt, resume=resume)
 
 
 def _run(
@@ -166,7 +191,7 @@ def _run(
     with ExitStack() as files:
         try:
             for work in works:
-                if work.entry is None:
+                if work.entry is None and folder.writes:
                     _open(folder, work, files)
             record.write()
             for batch, axes in _batches(experiment, works):
@@ -258,6 +283,11 @@ def _build(point: Point, timelines: tuple[Timeline, ...], workshop: Workshop) ->
             raise ValueError(
                 f"protocol: messages of {found} gradients; allowed: {computes}, as the worker sends"
             )
+    if config.devices != Devices():  # what can't be spread is found where the program is chosen
+        points = {name: [value] for name, value in point.mapped.items()}
+        prepare(**workshop.arguments(config, point.mapped, timelines), hyperparameters=points)
+    else:
+        workshop.mesh(config)
 
 
 def _check_goals(point: Point, workshop: Workshop, prefix: str) -> None:
@@ -338,24 +368,13 @@ def _replay(
     resume: bool,
 ) -> None:
     """One call of `replay_many`, its members given to their points."""
-    config, timelines = works[0].point.config, works[0].timelines
+    config = works[0].point.config
     try:
         histories = training.replay_many(
-            workshop.task(config),
-            workshop.rule(config, works[0].point.mapped),
-            timelines,
-            seeds=config.run_seeds,
+            **workshop.arguments(config, works[0].point.mapped, works[0].timelines),
             hyperparameters=axes,
-            worker=workshop.worker(config),
-            receive=workshop.receive(config, timelines[0]),
-            batch_size=config.worker.arguments()["batch_size"],
-            partition=workshop.partition(config, timelines[0].num_workers),
-            precision=config.precision.policy,
-            loss_scale=workshop.loss_scale(config),
-            on_nonfinite=config.precision.on_nonfinite,
             evaluate_every=_evaluate_every(works[0]),
             stop=None if config.stop is None else config.stop.model_dump(exclude_none=True),
-            measures=config.measures,
             callback=meter.take,
             checkpoint=plan,
             resume=resume,
