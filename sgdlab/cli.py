@@ -40,6 +40,17 @@ File = Annotated[Path, typer.Argument(help="An experiment, in YAML.")]
 Overrides = Annotated[
     list[str] | None, typer.Argument(help="key.path=value, put over what the file says.")
 ]
+Simulate = Annotated[
+    int | None, typer.Option("--simulate-devices", metavar="N", help="N devices on the CPU.")
+]
+Distributed = Annotated[
+    bool, typer.Option("--distributed", help="One process of several: those of the scheduler, or")
+]
+Coordinator = Annotated[
+    str | None, typer.Option(metavar="HOST:PORT", help="where process 0 is to be found,")
+]
+NumProcesses = Annotated[int | None, typer.Option(metavar="N", help="how many there are,")]
+ProcessId = Annotated[int | None, typer.Option(metavar="I", help="and which one this is, from 0.")]
 Root = Annotated[Path, typer.Option(help="The folder that runs lie in.")]
 
 
@@ -64,9 +75,12 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         except (Exception, KeyboardInterrupt, Stopped) as error:
             if explain:
                 tracebacks.print_exc()
-            code, lines = _fail(error, signals)
+            from sgdlab.experiment import hosts
+
+            code, lines = _fail(hosts.find_lost_peer(error) or error, signals)
             for line in lines:
                 print(line, file=sys.stderr)
+            hosts.leave(error, code)
     sys.exit(code or 0)
 
 
@@ -141,6 +155,11 @@ def run(
     member_memory: Annotated[
         int | None, typer.Option(metavar="BYTES", help="The address space of an isolated point.")
     ] = None,
+    simulate_devices: Simulate = None,
+    distributed: Distributed = False,
+    coordinator: Coordinator = None,
+    num_processes: NumProcesses = None,
+    process_id: ProcessId = None,
 ) -> None:
     """Run an experiment, its sweep included, and write its report."""
     from sgdlab.experiment import find_config, load_experiment
@@ -156,15 +175,25 @@ def run(
         raise typer.BadParameter("--member-timeout, --member-memory: only with --isolate")
     if any(limit is not None and not limit > 0 for limit in (member_timeout, member_memory)):
         raise typer.BadParameter("--member-timeout, --member-memory: allowed: more than 0")
+    if isolate and (distributed or num_processes is not None):
+        raise typer.BadParameter("--isolate: not with several processes; allowed: on one host")
     own = None if resume is None else find_config(resume)
     experiment = load_experiment(file or own or "", given)
-    if not quiet:
+    from sgdlab.experiment import hosts
+
+    if not dry_run:
+        hosts.start(simulate_devices, distributed, coordinator, num_processes, process_id)
+    if not quiet and hosts.is_leader():
         print(f"{experiment.name}: {experiment.describe()}")
     if dry_run:
         _print_points(experiment)
         return
-    from sgdlab.experiment import Isolation, resume_run, run_experiment
+    from sgdlab.experiment import Isolation, follow_run, resume_run, run_experiment
 
+    if not hosts.is_leader():
+        with context.obj.patient():
+            follow_run(experiment, resume=resume is not None, interrupt=hosts.agree(context.obj))
+        return
     apart = Isolation(member_timeout, member_memory) if isolate else None
     if resume is None:
         make = functools.partial(run_experiment, experiment, root=root, run_id=run_id)
@@ -176,7 +205,7 @@ def run(
 
 def _run(make: Callable[..., Run], signals: Signals, quiet: bool) -> None:
     """Make a run, and its report."""
-    from sgdlab.experiment import IncompleteError, prepare_backend
+    from sgdlab.experiment import IncompleteError, hosts, prepare_backend
     from sgdlab.experiment.display import Bar, print_table
     from sgdlab.experiment.verdicts import print_claims
 
@@ -184,7 +213,7 @@ def _run(make: Callable[..., Run], signals: Signals, quiet: bool) -> None:
     failure = None
     with Bar(quiet) as bar, signals.patient():
         try:
-            made = make(progress=bar.update, interrupt=signals.asked)
+            made = make(progress=bar.update, interrupt=hosts.agree(signals))
         except IncompleteError as error:
             if error.run is None:
                 raise

@@ -16,6 +16,7 @@ from .errors import (
     FailedError as FailedError,
     IncompleteError as IncompleteError,
     OutputError as OutputError,
+    PeerLostError as PeerLostError,
     StoppedError as StoppedError,
 )
 from .experiment import Experiment as Experiment, Point as Point, load_experiment as load_experiment
@@ -34,6 +35,7 @@ from .precision_study import (
 )
 from .previews import preview as preview
 from .running import (
+    follow_run as follow_run,
     resume_run as resume_run,
     run_experiment as run_experiment,
 )

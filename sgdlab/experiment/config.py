@@ -110,6 +110,7 @@ def _check_policy(policy: Any) -> Any:
 
 _POLICY = Annotated[by_kind(str, dict[str, str]), AfterValidator(_check_policy)]
 _SEEDS = by_kind(Count, Annotated[list[Seed], MinLen(1)])
+_SHARE = by_kind(Count, Literal["all"])
 
 _NO_SCALE: Any = {"name": "none"}
 _GRADIENT: Any = {"name": "gradient"}
@@ -126,6 +127,28 @@ class Precision(Strict, use_attribute_docstrings=True):
     """End at a value that is not finite, or leave such messages out (under a dynamic scale)."""
     rounding: Annotated[Named, Chosen(ROUNDING)] | None = None
     """What keeps 16-bit parameters from stalling."""
+
+
+class Devices(Strict, use_attribute_docstrings=True):
+    """On which devices the arithmetic happens; by default on one."""
+
+    data: Annotated[int | str, Chosen(_SHARE)] = 1
+    """Into how many parts the batch is split; `all` is as many as there are devices left."""
+    fsdp: Count = 1
+    """Over how many the batch, the parameters, the gradient and the rule's state are spread."""
+    tensor: Count = 1
+    """Over how many the heads and widths of each layer are spread."""
+    collective: Literal["jit", "shard_map", "pmap"] = "jit"
+    """Who writes the mean over the devices."""
+    reduction: Literal["fast", "canonical"] = "fast"
+    """In any order, or in one that gives the same bits on any number of devices."""
+    microbatches: Count | None = None
+    """In how many parts each gradient is computed, one after another: 1, or 8 if canonical."""
+
+    @property
+    def size(self) -> int | None:
+        """How many devices are asked for; None where it is all of them."""
+        return None if isinstance(self.data, str) else self.data * self.fsdp * self.tensor
 
 
 class Goal(Strict, use_attribute_docstrings=True):
@@ -158,6 +181,8 @@ class Config(Strict, use_attribute_docstrings=True):
     """What a worker sends."""
     precision: Precision = Precision()
     """In which numbers."""
+    devices: Devices = Devices()
+    """Where the arithmetic happens."""
     cluster: Annotated[Strict, Chosen(CLUSTER)] | None = None
     """The machines; by default 16 equal ones."""
     protocol: Annotated[Named, Chosen(PROTOCOL)]

@@ -35,7 +35,10 @@ class RunFolder:
     Attributes:
       path: the folder.
       lock: the descriptor that holds the lock; whoever inherits it holds it too.
+      writes: whether anything that is written here is kept.
     """
+
+    writes = True
 
     def __init__(self, path: Path, lock: int) -> None:
         self.path = path

@@ -86,7 +86,7 @@ def make_points(making: Making, tell: Callable[[], None]) -> None:
     """
     with ExitStack() as files:
         for work in making.works:
-            if work.entry is None:
+            if work.entry is None and making.folder.writes:
                 files.callback(open_point(making.folder, work).close)
         tell()
         for batch, axes in find_batches(making.experiment, making.works):
@@ -209,24 +209,13 @@ def _replay(
     plan: training.CheckpointPlan,
 ) -> training.Histories:
     """One call of `replay_many`."""
-    config, timelines, workshop = works[0].point.config, works[0].timelines, making.workshop
+    config = works[0].point.config
     try:
         return training.replay_many(
-            workshop.task(config),
-            workshop.rule(config, works[0].point.mapped),
-            timelines,
-            seeds=config.run_seeds,
+            **making.workshop.arguments(config, works[0].point.mapped, works[0].timelines),
             hyperparameters=axes,
-            worker=workshop.worker(config),
-            receive=workshop.receive(config, timelines[0]),
-            batch_size=config.worker.arguments()["batch_size"],
-            partition=workshop.partition(config, timelines[0].num_workers),
-            precision=config.precision.policy,
-            loss_scale=workshop.loss_scale(config),
-            on_nonfinite=config.precision.on_nonfinite,
             evaluate_every=_evaluate_every(works[0]),
             stop=None if config.stop is None else config.stop.model_dump(exclude_none=True),
-            measures=config.measures,
             callback=_Meter(making.works, works, making.progress).take,
             checkpoint=plan,
             resume=making.resume,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from sgdlab.experiment.config import Devices
 from sgdlab.experiment.errors import ConfigError
 from sgdlab.experiment.experiment import Experiment, Point
 from sgdlab.experiment.files import make_error
@@ -11,6 +12,7 @@ from sgdlab.experiment.problems import suggest
 from sgdlab.experiment.work import Work
 from sgdlab.experiment.workshop import Workshop
 from sgdlab.timelines import Timeline, TimelineError
+from sgdlab.training import replaying
 
 
 def prepare(
@@ -67,6 +69,13 @@ def _build(point: Point, timelines: tuple[Timeline, ...], workshop: Workshop) ->
             raise ValueError(
                 f"protocol: messages of {found} gradients; allowed: {computes}, as the worker sends"
             )
+    if config.devices != Devices():  # what can't be spread is found where the program is chosen
+        points = {name: [value] for name, value in point.mapped.items()}
+        replaying.prepare(
+            **workshop.arguments(config, point.mapped, timelines), hyperparameters=points
+        )
+    else:
+        workshop.mesh(config)
 
 
 def _check_goals(point: Point, workshop: Workshop, prefix: str) -> None:

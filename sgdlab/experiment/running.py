@@ -19,6 +19,7 @@ from sgdlab.experiment.environment import describe_environment
 from sgdlab.experiment.errors import AbortError, FailedError, StoppedError
 from sgdlab.experiment.experiment import Experiment, load_experiment
 from sgdlab.experiment.folder import RunFolder, create_folder, find_config, open_folder, to_json
+from sgdlab.experiment.hosts import announce, follow
 from sgdlab.experiment.isolating import Isolation, make_apart
 from sgdlab.experiment.making import Making, Progress, make_points
 from sgdlab.experiment.preparing import prepare
@@ -74,6 +75,7 @@ def run_experiment(
         record = Record(experiment, folder, works, {})
         folder.write_text(dump(experiment.config), "config.yaml")
         _note_environment(folder, workshop)
+        announce(folder, works)
         making = Making(folder, experiment, works, workshop, progress, interrupt, resume=False)
         _run(making, record, isolate)
         run = settle(folder, experiment)
@@ -122,6 +124,7 @@ def resume_run(
         summary, workshop = read_summary(path), Workshop()
         works = prepare(new, workshop)
         take_finished(works, summary)
+        announce(folder, works)
         kept, record = Kept(folder, works), Record(new, folder, works, summary)
         try:
             folder.write_text(dump(new.config), "config.yaml")
@@ -133,6 +136,27 @@ def resume_run(
             raise
         run = settle(folder, new)
     return _check_end(run)
+
+
+def follow_run(
+    experiment: Experiment, *, resume: bool = False, interrupt: Callable[[], bool] = lambda: False
+) -> None:
+    """The same on every other process of a distributed run: it computes, and writes nothing.
+
+    Args:
+      experiment: as for `run_experiment`, or of the run that is gone on with.
+      resume: whether process 0 calls `resume_run`; the run folder must be seen from here.
+      interrupt: as for `run_experiment`.
+
+    Raises:
+      ConfigError, DataError, ResumeError, CheckpointError, StoppedError: as for `resume_run`.
+    """
+    workshop = Workshop()
+    works = prepare(experiment, workshop)
+    folder = follow(works)
+    record = Record(experiment, folder, works, {})
+    making = Making(folder, experiment, works, workshop, None, interrupt, resume=resume)
+    _run(making, record, None)
 
 
 def _run(making: Making, record: Record, isolation: Isolation | None) -> None:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
-from sgdlab import precision, rules, tasks, workers
+from sgdlab import precision, rules, tasks, training, workers
 from sgdlab.experiment.building import draw_timelines
 from sgdlab.experiment.config import Config
 from sgdlab.experiment.environment import hash_data
 from sgdlab.timelines import Timeline
+from sgdlab.training.devices.sharding import LOGICAL_AXES
 
 
 class Workshop:
@@ -102,6 +104,55 @@ class Workshop:
     def loss_scale(self, config: Config) -> Any:
         """The loss scale."""
         return precision.make_loss_scale(**config.precision.loss_scale.model_dump())
+
+    def mesh(self, config: Config) -> Mesh | None:
+        """The devices of the config; None where it is one, for there is nothing to spread.
+
+        Raises:
+          ValueError: there are fewer, or the axes leave some out of a run over several hosts.
+        """
+        spec = config.devices
+        if spec.size == 1 and jax.process_count() == 1:
+            return None
+        task = self.task(config)
+        if spec.tensor > 1 and not any(map(LOGICAL_AXES.get, _names(task.logical_axes))):
+            raise ValueError(
+                f"devices: tensor: {spec.tensor} given; allowed: 1, since the task {task.name} has "
+                "no axis of heads, widths or vocabulary to split"
+            )
+        data = spec.data if isinstance(spec.data, int) else None
+        try:
+            return training.make_mesh(data, spec.fsdp, spec.tensor)
+        except ValueError as error:
+            raise ValueError(f"devices: {str(error).removeprefix('mesh: ')}") from None
+
+    def arguments(
+        self, config: Config, mapped: Mapping[str, float], timelines: Sequence[Timeline]
+    ) -> dict[str, Any]:
+        """What decides the program of a point, as `replay_many` takes it."""
+        return {
+            "task": self.task(config),
+            "make_rule": self.rule(config, mapped),
+            "timeline": timelines,
+            "seeds": config.run_seeds,
+            "worker": self.worker(config),
+            "receive": self.receive(config, timelines[0]),
+            "batch_size": config.worker.arguments()["batch_size"],
+            "partition": self.partition(config, timelines[0].num_workers),
+            "precision": config.precision.policy,
+            "loss_scale": self.loss_scale(config),
+            "on_nonfinite": config.precision.on_nonfinite,
+            "measures": config.measures,
+            "mesh": self.mesh(config),
+            "collective": config.devices.collective,
+            "reduction": config.devices.reduction,
+            "microbatches": config.devices.microbatches,
+        }
+
+
+def _names(logical_axes: Any) -> list[Any]:
+    """All names in a tree of tuples of them."""
+    return [name for name in jax.tree.leaves(logical_axes) if name is not None]
 
 
 def _make_worker(spec: Mapping[str, Any]) -> workers.WorkerProgram:

@@ -5,13 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 
 from sgdlab.precision import LayerPolicies, Policy, compute_in_parameter_dtype
 from sgdlab.tasks import Task
 
 
 def make_value_and_grad(
-    task: Task, policy: Policy, loss_scale, average: Callable | None = None
+    task: Task,
+    policy: Policy,
+    loss_scale,
+    average: Callable | None = None,
+    microbatches: int = 1,
 ) -> Callable:
     """Differentiate a task's loss in the policy's compute dtype.
 
@@ -26,6 +31,7 @@ def make_value_and_grad(
       loss_scale: an object with `scale` and `unscale`.
       average: makes a gradient over a mesh of one over a part of the batch
         (`sgdlab.training.devices.collectives.Average`); by default there is one device.
+      microbatches: in how many parts a device computes its gradient (`accumulate`).
 
     Returns:
       `value_and_grad(params, batch, key) -> ((loss, metrics), gradient)`; the gradient has the
@@ -43,11 +49,55 @@ def make_value_and_grad(
         gradient, aux = jax.grad(scaled_loss, has_aux=True)(compute_params, compute_batch, key)
         return policy.cast_to_output(aux), policy.cast_to_reduce(gradient)
 
-    spread = local if average is None else average(local)
+    part = local if microbatches == 1 else accumulate(local, microbatches)
+    spread = part if average is None else average(part)
 
     def value_and_grad(params, batch, key):
         aux, gradient = spread(params, batch, key)
         return aux, policy.cast_to_param(loss_scale.unscale(gradient))
+
+    return value_and_grad
+
+
+def accumulate(local: Callable, microbatches: int) -> Callable:
+    """Compute a gradient in K parts, one after another, so that activations are those of one part.
+
+        ∇ mean_{B rows} ℓ(w) = (1/K) Σ_i ∇ mean_{rows ≡ i mod K} ℓ(w)
+
+    Every K-th row, and not B/K neighbours, so that each part lies on all of the devices that the
+    rows are spread over. The sum is kept in float32 at least.
+
+    Args:
+      local: `local(params, batch, key) -> (aux, gradient)`, means over the rows of `batch`.
+      microbatches: K, which divides B.
+
+    Returns:
+      The same function. Part i draws from `fold_in(key, i)`.
+    """
+
+    def value_and_grad(params, batch, key):
+        parts = jax.tree.map(
+            lambda leaf: jnp.moveaxis(leaf.reshape(-1, microbatches, *leaf.shape[1:]), 1, 0), batch
+        )
+
+        def one(index):
+            rows = jax.tree.map(lambda leaf: leaf[index], parts)
+            return local(params, rows, None if key is None else jax.random.fold_in(key, index))
+
+        def add(total, index):
+            grow = lambda sum, leaf: sum + leaf.astype(sum.dtype)  # noqa: E731
+            return jax.tree.map(grow, total, one(index)), None
+
+        shapes = jax.eval_shape(one, jnp.int32(0))
+        zeros = jax.tree.map(
+            lambda leaf: jnp.zeros(leaf.shape, jnp.promote_types(leaf.dtype, jnp.float32)), shapes
+        )
+        total, _ = jax.lax.scan(add, zeros, jnp.arange(microbatches, dtype=jnp.int32))
+        return jax.tree.map(
+            lambda sum, leaf: (sum / jnp.asarray(microbatches, sum.dtype)).astype(leaf.dtype),
+            total,
+            shapes,
+        )
 
     return value_and_grad
 

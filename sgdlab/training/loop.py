@@ -57,7 +57,7 @@ def init_state(
         table=make_table(params, program.num_workers) if program.has_table else (),
     )
     state = program.lay_out(state)
-    return state, _evaluate(program, state, data)
+    return state, program.share(_evaluate(program, state, data))
 
 
 def run_chunk(
@@ -117,7 +117,7 @@ def run_chunk(
         lambda: _evaluate(program, state, data),
         lambda: jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes),
     )
-    return state, Outputs(reports, finite, metrics)
+    return state, program.share(Outputs(reports, finite, metrics))
 
 
 def _evaluate(program: Program, state: State, data: Data) -> dict:

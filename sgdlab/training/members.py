@@ -105,7 +105,9 @@ def run_members(
     check_stop(stop)
     if members not in (None, "threads", "vmap"):
         raise ValueError(f'members: {members!r} is unknown; allowed: "threads", "vmap"')
-    members = members or ("threads" if jax.default_backend() == "cpu" else "vmap")
+    alone = program.average is not None  # members would meet in each other's collectives
+    one_by_one = alone or jax.default_backend() == "cpu"
+    members = members or ("threads" if one_by_one else "vmap")
     waves = program.form == "waves"
     capacity = find_capacity([run.plan for run in runs], every, waves=waves)
     job = _Job(
@@ -129,7 +131,6 @@ def run_members(
         by_timeline = groupby(runs, key=lambda run: run.point["timeline"])
         batches = [list(batch) for _, batch in by_timeline]
         return Histories([history for batch in batches for history in _run_batch(job, batch)])
-    alone = program.average is not None  # members would meet in each other's collectives
     threads = 1 if alone else min(len(runs), len(os.sched_getaffinity(0)))
     if threads == 1:
         return Histories([history for run in runs for history in _run_batch(job, [run])])

@@ -37,7 +37,9 @@ class Sent(NamedTuple):
 def send(step: Step, state: State, read, worker_state, loss_scale, drawn: Draws) -> Sent:
     """One worker computes one message at the version that it has read."""
     program = step.program
-    value_and_grad = make_value_and_grad(program.task, program.policy, loss_scale, program.average)
+    value_and_grad = make_value_and_grad(
+        program.task, program.policy, loss_scale, program.average, program.microbatches
+    )
     batches = jax.tree.map(lambda column: column[drawn.rows], step.data.train)
     message, new_state, info = program.worker.compute(
         value_and_grad, read, worker_state, batches, drawn.keys

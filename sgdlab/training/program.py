@@ -18,6 +18,7 @@ from sgdlab.precision import Policy
 from sgdlab.tasks import Task
 from sgdlab.training.batches import Shards
 from sgdlab.training.devices.collectives import Average
+from sgdlab.training.devices.mesh import replicated
 from sgdlab.training.devices.sharding import lay_out
 from sgdlab.workers import WorkerProgram
 
@@ -51,6 +52,7 @@ class Program:
       measures: what is measured of each message besides its loss: "distance", "cosine".
       record: `record(params)`, kept for every version that an update makes.
       average: how each gradient is averaged over a mesh; `None` on one device.
+      microbatches: in how many parts a device computes its gradient, one after another.
     """
 
     task: Task
@@ -72,6 +74,7 @@ class Program:
     record: Callable[[Any], dict[str, jax.Array]] | None
     average: Average | None = None
     width: int = 1
+    microbatches: int = 1
 
     def as_stored(self, params: Any) -> Any:
         """A version as a slot keeps it, before it is laid out."""
@@ -87,6 +90,12 @@ class Program:
         if self.average is None:
             return state
         return lay_out(state, state.params, self.average.mesh, self.task.logical_axes)
+
+    def share(self, outputs: Any) -> Any:
+        """What is fetched to the host, whole on every device: a process sees no other's parts."""
+        if self.average is None:
+            return outputs
+        return jax.lax.with_sharding_constraint(outputs, replicated(self.average.mesh))
 
     @property
     def needs_key(self) -> bool:

@@ -18,8 +18,14 @@ from sgdlab.timelines import Timeline
 from sgdlab.timelines.plan import plan
 from sgdlab.training.batches import make_shards
 from sgdlab.training.checkpoints.resuming import CheckpointPlan
-from sgdlab.training.devices.collectives import Average, Collective, Reduction
-from sgdlab.training.devices.mesh import check_batch, make_mesh, replicated
+from sgdlab.training.devices.collectives import (
+    Average,
+    Collective,
+    Reduction,
+    check_microbatch_rows,
+)
+from sgdlab.training.devices.mesh import make_mesh, replicated
+from sgdlab.training.devices.sharding import shard_params
 from sgdlab.training.forms import choose_form, common, find_traits
 from sgdlab.training.history import Histories, History, NumericalError
 from sgdlab.training.members import ChunkReport, Run, run_members
@@ -29,6 +35,7 @@ from sgdlab.workers import WorkerProgram, gradient
 __all__ = ["ChunkReport", "replay", "replay_many"]
 
 CHUNK = 1024  # updates, where nothing is evaluated on the way
+CANONICAL = 8  # microbatches, where nothing is said
 _IDENTITY = optax.identity()  # one object, since equal programs share a compile
 
 
@@ -92,7 +99,7 @@ def replay_many(
     mesh: Mesh | None = None,
     collective: Collective = "jit",
     reduction: Reduction = "fast",
-    microbatches: int = 8,
+    microbatches: int | None = None,
     checkpoint: CheckpointPlan | None = None,
     resume: bool = False,
 ) -> Histories:
@@ -130,7 +137,8 @@ def replay_many(
         rule's state and the stale versions over `fsdp` and `tensor`. By default one device.
       collective: "jit", "shard_map" or "pmap": how the mean over devices is taken.
       reduction: "fast", or "canonical" for the same bits on any number of devices.
-      microbatches: K, the parts that a canonical gradient is computed in.
+      microbatches: K, in how many parts a gradient is computed, one after another. By default 1;
+        a canonical gradient has 8 over all devices.
       checkpoint: where and how often the state is saved; by default never.
       resume: go on from the newest sound checkpoint, or begin where there is none yet. What the
         callback had been told before that checkpoint it is not told again.
@@ -215,7 +223,7 @@ def prepare(
     mesh: Mesh | None = None,
     collective: Collective = "jit",
     reduction: Reduction = "fast",
-    microbatches: int = 8,
+    microbatches: int | None = None,
 ) -> Prepared:
     """Check the arguments of `replay_many`, which see, and choose the program.
 
@@ -227,7 +235,8 @@ def prepare(
     policy, scale = get_policy(precision), NoOpLossScale() if loss_scale is None else loss_scale
     guard = _guards(on_nonfinite, scale)
     _check(timelines, worker, batch_size, seeds, evaluate_every)
-    average = _average(task, mesh, collective, reduction, microbatches)
+    average = _average(task, mesh, collective, reduction, microbatches or CANONICAL)
+    microbatches = 1 if reduction == "canonical" else microbatches or 1
     traits = find_traits(
         task, make_rule, tuple(hyperparameters or ()), worker, receive or _IDENTITY
     )
@@ -261,7 +270,16 @@ def prepare(
         record=record,
         average=average,
         width=width if form == "waves" else 1,
+        microbatches=microbatches,
     )
+    rows = batch_size * (program.messages_per_update if form == "fused" else 1)
+    if average is None:
+        check_microbatch_rows(rows, microbatches)
+    else:
+        average.check_rows(rows, microbatches)
+        shard_params(
+            traits.params, average.mesh, task.logical_axes
+        )  # a named axis must divide, too
     num_rows = len(jax.tree.leaves(task.train)[0])
     data = Data(
         jax.tree.map(np.asarray, task.train),
@@ -270,8 +288,6 @@ def prepare(
     )
     # Every process has the same rows, so each gives its own devices a copy.
     data = jax.device_put(data, None if mesh is None else replicated(mesh))
-    if mesh is not None:
-        check_batch(batch_size * (program.messages_per_update if form == "fused" else 1), mesh)
     runs = [
         Run(
             index,

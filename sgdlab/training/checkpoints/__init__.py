@@ -1,4 +1,4 @@
-"""What survives a kill: a checkpoint as one file, the folder of them, and going on from there."""
+"""What survives a kill: a checkpoint, the folder of them, and going on from there."""
 
 from sgdlab.training.checkpoints.archive import (
     Checkpoint,
@@ -6,10 +6,15 @@ from sgdlab.training.checkpoints.archive import (
     DamagedError,
     Header,
     MismatchError,
+)
+from sgdlab.training.checkpoints.files import (
+    CheckpointWarning,
+    find,
+    latest,
     load,
     read_header,
+    save,
 )
-from sgdlab.training.checkpoints.files import CheckpointWarning, find, latest, save
 
 __all__ = [
     "Checkpoint",

@@ -69,7 +69,8 @@ class Header:
     Attributes:
       update: how many updates had been made.
       metadata: what was given to `save`.
-      leaves: every leaf, in the tree's order.
+      leaves: every leaf, in the tree's order; without offsets and checksums of their own where the
+        checkpoint is a folder of parts.
       payload: bytes of all leaves together.
     """
 
@@ -110,7 +111,7 @@ def encode(tree: Any, update: int, metadata: Mapping[str, Any]) -> list[Any]:
     leaves: list[Leaf] = []
     buffers: list[Any] = []
     offset = 0
-    for part in _parts(tree):
+    for part in list_parts(tree):
         data = _to_bytes(part.value)
         digest = hashlib.sha256(data).hexdigest()
         leaves.append(Leaf(part.path, part.dtype, part.shape, offset, digest))
@@ -157,7 +158,7 @@ def load(path: str | Path, like: Any | Callable[[Header], Any]) -> Checkpoint:
     with _open(path) as file:
         header = _read_header(path, file)
         tree = like(header) if callable(like) else like
-        parts = _parts(tree)
+        parts = list_parts(tree)
         _compare(path, header, parts)
         values = [
             _read_leaf(path, file, leaf, part)
@@ -237,11 +238,11 @@ def _parse(path: Path, text: bytes) -> Header:
         raise DamagedError(f"{path}: the header cannot be understood: {error!r}") from error
 
 
-def _compare(path: Path, header: Header, parts: list[_Part]) -> None:
+def _compare(path: Path, header: Header, parts: list[Part]) -> None:
     """Every leaf as it should be, one behind another, and nothing else."""
     found, wanted = [leaf.path for leaf in header.leaves], [part.path for part in parts]
     if found != wanted:
-        raise MismatchError(f"{path}: {_first_difference(found, wanted)}")
+        raise MismatchError(f"{path}: {first_difference(found, wanted)}")
     offset = 0
     for leaf, part in zip(header.leaves, parts, strict=True):
         if (leaf.dtype, leaf.shape) != (part.dtype, part.shape):
@@ -258,7 +259,8 @@ def _compare(path: Path, header: Header, parts: list[_Part]) -> None:
         raise DamagedError(f"{path}: {header.payload} bytes of leaves; {offset} are needed")
 
 
-def _first_difference(found: list[str], wanted: list[str]) -> str:
+def first_difference(found: list[str], wanted: list[str]) -> str:
+    """In which leaf two lists of paths differ first, in a line."""
     for name in wanted:
         if name not in found:
             return f"{name}: not in the checkpoint, which has {len(found)} leaves; needed here"
@@ -269,7 +271,7 @@ def _first_difference(found: list[str], wanted: list[str]) -> str:
     return f"leaf {index}: {found[index]} in the checkpoint, {wanted[index]} in this program"
 
 
-def _read_leaf(path: Path, file: FileIO, leaf: Leaf, part: _Part) -> Any:
+def _read_leaf(path: Path, file: FileIO, leaf: Leaf, part: Part) -> Any:
     data = np.empty(part.size, np.uint8)
     _fill(path, file, data.data)
     if hashlib.sha256(data.data).hexdigest() != leaf.sha256:
@@ -306,7 +308,7 @@ def _fill(path: Path, file: FileIO, view: memoryview) -> None:
         view = view[count:]
 
 
-class _Part(NamedTuple):
+class Part(NamedTuple):
     """A leaf of a tree in memory; `size` in bytes."""
 
     path: str
@@ -317,7 +319,7 @@ class _Part(NamedTuple):
     is_key: bool
 
 
-def _parts(tree: Any) -> list[_Part]:
+def list_parts(tree: Any) -> list[Part]:
     """Every leaf with its path, such as `rule/0/trace/kernel`."""
     return [
         _part(jax.tree_util.keystr(path, simple=True, separator="/") or "state", leaf)
@@ -325,14 +327,14 @@ def _parts(tree: Any) -> list[_Part]:
     ]
 
 
-def _part(path: str, value: Any) -> _Part:
+def _part(path: str, value: Any) -> Part:
     value = value if hasattr(value, "dtype") else np.asarray(value)
     dtype, shape = value.dtype, tuple(value.shape)
     is_key = jnp.issubdtype(dtype, jax.dtypes.prng_key)
     if not (is_key or jnp.issubdtype(dtype, jnp.number) or dtype == np.bool_):
         raise CheckpointError(f"{path}: {dtype} cannot be kept; allowed: numbers and typed keys")
     name = str(dtype) if is_key else np.dtype(dtype).name
-    return _Part(path, name, shape, math.prod(shape) * dtype.itemsize, value, is_key)
+    return Part(path, name, shape, math.prod(shape) * dtype.itemsize, value, is_key)
 
 
 def _to_bytes(value: Any) -> memoryview:

@@ -9,27 +9,88 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from sgdlab.training.checkpoints.archive import (
-    Checkpoint,
-    CheckpointError,
-    DamagedError,
-    Header,
-    encode,
-    load,
-)
+import jax
 
-_NAME = re.compile(r"checkpoint-([0-9]{12})\.ckpt")
-_UNFINISHED = "checkpoint.tmp"
+from sgdlab.training.checkpoints import archive
+from sgdlab.training.checkpoints.archive import Checkpoint, CheckpointError, DamagedError, Header
+from sgdlab.training.checkpoints.sharded import Sharded, is_spread
+from sgdlab.training.checkpoints.writing import make_folder, sync_folder, telling, write_file
+
+_NAME = re.compile(r"checkpoint-([0-9]{12})\.(ckpt|shards)")
+_UNFINISHED, _OLD = "checkpoint.tmp", "checkpoint.old"
 
 
 class CheckpointWarning(UserWarning):
     """A damaged checkpoint was passed over for an older one."""
+
+
+class Format(Protocol):
+    """How the bytes of one checkpoint lie on the disk.
+
+    Attributes:
+      suffix: of its name.
+    """
+
+    suffix: str
+
+    def write(
+        self, path: Path, unfinished: Path, tree: Any, update: int, metadata: Mapping[str, Any]
+    ) -> None:
+        """Write it under the name `unfinished`, durably, and rename it to `path`."""
+        ...
+
+    def load(self, path: Path, like: Any | Callable[[Header], Any]) -> Checkpoint:
+        """As `archive.load`."""
+        ...
+
+    def read_header(self, path: Path) -> Header:
+        """As `archive.read_header`."""
+        ...
+
+
+class OneFile:
+    """The format of states that are whole on every device: process 0 writes them."""
+
+    suffix = "ckpt"
+
+    def write(
+        self, path: Path, unfinished: Path, tree: Any, update: int, metadata: Mapping[str, Any]
+    ) -> None:
+        """Write the file."""
+        if jax.process_index():
+            return
+        buffers = archive.encode(tree, update, metadata)
+        with telling(path):
+            try:
+                write_file(unfinished, buffers)
+                os.replace(unfinished, path)
+            except BaseException:
+                with suppress(OSError):
+                    os.unlink(unfinished)
+                raise
+
+    def load(self, path: Path, like: Any | Callable[[Header], Any]) -> Checkpoint:
+        """Read the file."""
+        return archive.load(path, like)
+
+    def read_header(self, path: Path) -> Header:
+        """Read its header."""
+        return archive.read_header(path)
+
+
+FORMATS: dict[str, Format] = {each.suffix: each for each in (OneFile(), Sharded())}
+
+
+def choose_format(tree: Any) -> Format:
+    """One file for what is whole on every device; a folder of parts for what is not."""
+    return FORMATS["shards" if any(map(is_spread, jax.tree.leaves(tree))) else "ckpt"]
 
 
 def save(
@@ -42,6 +103,8 @@ def save(
 ) -> Path:
     """Write a checkpoint that is durable when this returns.
 
+    In a run of several processes all of them call it.
+
     Args:
       folder: where the run's checkpoints lie; made where it is missing.
       state_tree: any pytree of arrays, numbers and typed keys.
@@ -50,7 +113,7 @@ def save(
       keep: how many are kept of those up to this update, at least 2.
 
     Returns:
-      The file.
+      The file; a folder where the state is spread over devices.
 
     Raises:
       CheckpointError: it cannot be written; the checkpoints that were there are untouched.
@@ -60,24 +123,35 @@ def save(
         raise ValueError(f"update: {update} is out of range; allowed: 0 to 10**12 - 1")
     if keep < 2:
         raise ValueError(f"keep: {keep} is too few; at least 2, since the newest may be damaged")
-    folder = Path(folder)
-    path = folder / f"checkpoint-{update:012d}.ckpt"
-    buffers = encode(state_tree, update, metadata or {})
-    with telling(path):
-        _make_folder(folder)
-        unfinished = folder / _UNFINISHED
-        try:
-            _write(unfinished, buffers)
-            os.replace(unfinished, path)
-        except BaseException:
-            with suppress(OSError):
-                os.unlink(unfinished)
-            raise
-        sync_folder(folder)
-        upto = [old for old in find(folder) if _update_of(old) <= update]
-        for old in upto[keep:]:
-            os.unlink(old)
+    folder, form = Path(folder), choose_format(state_tree)
+    path = folder / f"checkpoint-{update:012d}.{form.suffix}"
+    leads = jax.process_index() == 0
+    if leads:
+        with telling(path):
+            make_folder(folder)
+            _clear(folder)
+    form.write(path, folder / _UNFINISHED, state_tree, update, metadata or {})
+    if leads:
+        with telling(path):
+            sync_folder(folder)
+            upto = [old for old in find(folder) if _update_of(old) <= update]
+            for old in upto[keep:]:
+                _remove(old)
     return path
+
+
+def load(path: str | Path, like: Any | Callable[[Header], Any]) -> Checkpoint:
+    """Read a checkpoint of either format, checking every bit; see `archive.load`."""
+    return _format_of(Path(path)).load(Path(path), like)
+
+
+def read_header(path: str | Path) -> Header:
+    """What a checkpoint of either format says of itself; its leaves are not read.
+
+    Raises:
+      CheckpointError: as for `load`.
+    """
+    return _format_of(Path(path)).read_header(Path(path))
 
 
 def latest(folder: str | Path, like: Any | Callable[[Header], Any]) -> Checkpoint | None:
@@ -128,51 +202,26 @@ def find(folder: str | Path) -> list[Path]:
     return [Path(folder, name) for name in sorted(names, reverse=True) if _NAME.fullmatch(name)]
 
 
-def write_all(file: int, data: Any) -> None:
-    """Write a whole buffer to a file descriptor, however little the system takes at once."""
-    view = memoryview(data)
-    while len(view):
-        view = view[os.write(file, view) :]
+def _clear(folder: Path) -> None:
+    """Remove what a process that was killed has left behind as a folder."""
+    for name in (_UNFINISHED, _OLD):
+        if (folder / name).is_dir():
+            shutil.rmtree(folder / name)
 
 
-def sync_folder(folder: Path) -> None:
-    """Make the names in a folder durable."""
-    file = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(file)
-    finally:
-        os.close(file)
+def _remove(path: Path) -> None:
+    """Remove a checkpoint; a folder loses its name first, for it can't go at once."""
+    if not path.is_dir():
+        os.unlink(path)
+        return
+    old = path.with_name(_OLD)
+    os.replace(path, old)
+    shutil.rmtree(old)
 
 
-def _write(path: Path, buffers: list[Any]) -> None:
-    """A new file with these bytes, on the disk when this returns."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-    file = os.open(path, flags, 0o644)
-    try:
-        for buffer in buffers:
-            write_all(file, buffer)
-        os.fsync(file)
-    finally:
-        os.close(file)
-
-
-def _make_folder(folder: Path) -> None:
-    """Make a folder and those above it, each durable in the one that holds it."""
-    if not folder.is_dir():
-        _make_folder(folder.parent)
-        folder.mkdir()
-        sync_folder(folder.parent)
+def _format_of(path: Path) -> Format:
+    return FORMATS.get(path.suffix.removeprefix("."), FORMATS["ckpt"])
 
 
 def _update_of(path: Path) -> int:
     return int(path.stem.rpartition("-")[2])
-
-
-@contextmanager
-def telling(path: Path) -> Iterator[None]:
-    """Failures of the file system in one line."""
-    try:
-        yield
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise CheckpointError(f"{path}: cannot be written: {reason}") from error

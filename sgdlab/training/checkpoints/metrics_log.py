@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 
 from sgdlab.training.checkpoints.archive import CheckpointError
-from sgdlab.training.checkpoints.files import sync_folder, telling, write_all
+from sgdlab.training.checkpoints.writing import sync_folder, telling, write_all
 
 
 class MetricsLog:

@@ -9,6 +9,7 @@ where members run under `vmap`.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -94,9 +95,9 @@ def describe_replay(program: Program, data: Data, loss_scale: Any, stop: Any) ->
 
 def _reduction(program: Program) -> str:
     """How sums are ordered; never the mesh: a canonical run keeps its bits on any other one."""
-    if program.average is None or program.average.reduction == "fast":
-        return "fast"
-    return f"canonical, {program.average.microbatches} microbatches"
+    if program.average is not None and program.average.reduction == "canonical":
+        return f"canonical, {program.average.microbatches} microbatches"
+    return f"fast, {program.microbatches} microbatches" if program.microbatches > 1 else "fast"
 
 
 class Keeper:
@@ -211,16 +212,19 @@ class Keeper:
         """
         axis = 0 if len(records) == 1 else 1
 
-        def like(header: Header) -> Any:
-            self._check(header)
-            slots = _resize(state.slots, len(header.metadata["slots"]), axis)
+        def wanted(metadata: Mapping[str, Any]) -> dict[str, Any]:
+            slots = _resize(state.slots, len(metadata["slots"]), axis)
             return {
                 "state": state._replace(slots=slots),
                 "records": [
                     _like_record(facts, place, state.params, metrics, updates, axis)
-                    for place, facts in enumerate(header.metadata["members"])
+                    for place, facts in enumerate(metadata["members"])
                 ],
             }
+
+        def like(header: Header) -> dict[str, Any]:
+            self._check(header)
+            return _as_saved(wanted(header.metadata), header)
 
         found = latest(self.folder, like)
         members = [{"offset": 0}] * len(records) if found is None else found.metadata["members"]
@@ -229,10 +233,11 @@ class Keeper:
                 log.truncate(facts["offset"])
         if found is None:
             return 0, state
-        for record, facts, tree in zip(records, members, found.state["records"], strict=True):
+        placed = jax.tree.map(_place, found.state, wanted(found.metadata))
+        for record, facts, tree in zip(records, members, placed["records"], strict=True):
             _fill(record, facts, tree, ["update", "time", *metrics])
         self._saved = found.update
-        restored: State = jax.tree.map(_to_device, found.state["state"])
+        restored: State = placed["state"]
         held = found.metadata["slots"]
         slots = self._move(restored.slots if held else state.slots, found.update, held, axis)
         return found.update, restored._replace(slots=slots)
@@ -344,12 +349,36 @@ def _fill(record: Record, facts: Mapping[str, Any], tree: dict[str, Any], names:
         record.rows.append({**row, "update": int(row["update"])})
     record.error, record.done = facts["error"], facts["done"]
     if record.done:
-        record.params = jax.tree.map(_to_device, tree["params"])
+        record.params = tree["params"]
 
 
-def _to_device(leaf: Any) -> jax.Array:
-    """A copy that the compiled step may donate: never the host's own memory."""
-    return jax.device_put(leaf, may_alias=False) if isinstance(leaf, np.ndarray) else leaf
+def _as_saved(tree: dict[str, Any], header: Header) -> dict[str, Any]:
+    """The tree with its slots in the layout that they were saved in.
+
+    Rows are flat where every device holds all of them, and have the parameters' shapes where they
+    are spread by their axes: the same numbers, in the same order.
+    """
+    shapes = {leaf.path: leaf.shape for leaf in header.leaves}
+
+    def leaf(path, rows: Any) -> Any:
+        name = f"state/slots/{jax.tree_util.keystr(path, simple=True, separator='/')}".rstrip("/")
+        shape = shapes.get(name) or rows.shape
+        if shape == rows.shape or math.prod(shape) != math.prod(rows.shape):
+            return rows
+        whole = rows.sharding if rows.sharding.is_fully_replicated else None
+        return jax.ShapeDtypeStruct(shape, rows.dtype, sharding=whole)
+
+    slots = jax.tree_util.tree_map_with_path(leaf, tree["state"].slots)
+    return {**tree, "state": tree["state"]._replace(slots=slots)}
+
+
+def _place(leaf: Any, like: Any) -> Any:
+    """A leaf where it belongs: a copy that the compiled step may donate, never the host's own."""
+    leaf = leaf if leaf.shape == like.shape else leaf.reshape(like.shape)
+    sharding = getattr(like, "sharding", None)
+    if sharding is None or not isinstance(leaf, np.ndarray):
+        return leaf
+    return jax.device_put(leaf, sharding, may_alias=False)
 
 
 def _resize(slots: Any, size: int, axis: int) -> Any:
@@ -359,6 +388,6 @@ def _resize(slots: Any, size: int, axis: int) -> Any:
 
     def leaf(rows):
         shape = (*rows.shape[:axis], size, *rows.shape[axis + 1 :])
-        return jax.ShapeDtypeStruct(shape, rows.dtype)
+        return jax.ShapeDtypeStruct(shape, rows.dtype, sharding=rows.sharding)
 
     return jax.tree.map(leaf, slots)

@@ -20,7 +20,13 @@ import jax
 from jax.sharding import Mesh, PartitionSpec
 
 from sgdlab.training.devices.canonical import canonical_average, check_microbatches
-from sgdlab.training.devices.mesh import AXES, BATCH_AXES, batch_sharding, check_batch
+from sgdlab.training.devices.mesh import (
+    AXES,
+    BATCH_AXES,
+    batch_parts,
+    batch_sharding,
+    check_batch,
+)
 from sgdlab.training.devices.sharding import LOGICAL_AXES
 
 Collective = Literal["jit", "shard_map", "pmap"]
@@ -66,6 +72,21 @@ class Average:
         """Whether parameters are spread over devices, by `fsdp` or `tensor`."""
         return self.mesh.size > self.mesh.shape["data"]
 
+    def check_rows(self, rows: int, microbatches: int = 1) -> None:
+        """Refuse a batch that does not divide, before anything is compiled.
+
+        Args:
+          rows: of the batch.
+          microbatches: in how many parts each device computes its gradient.
+
+        Raises:
+          ValueError: the rows can't be spread evenly, or not be cut into the microbatches.
+        """
+        check_batch(rows, self.mesh)
+        if self.reduction == "canonical":
+            microbatches = self.microbatches // batch_parts(self.mesh)
+        check_microbatch_rows(rows, microbatches, batch_parts(self.mesh))
+
     def __call__(self, local: ValueAndGrad) -> ValueAndGrad:
         """The gradient over the whole batch, from one over a part.
 
@@ -85,6 +106,27 @@ class Average:
         if self.reduction == "canonical":
             return canonical_average(local, self.mesh, self.microbatches)
         return _BUILDERS[self.collective](local, self.mesh)
+
+
+def check_microbatch_rows(rows: int, microbatches: int, parts: int = 1) -> None:
+    """Refuse rows that microbatches do not divide.
+
+    Args:
+      rows: of the batch.
+      microbatches: how many each of the `parts` computes.
+      parts: into which the rows are spread.
+
+    Raises:
+      ValueError: they don't; names numbers of rows that work.
+    """
+    count = microbatches * parts
+    if rows % count:
+        below, above = rows // count * count, (rows // count + 1) * count
+        over = f" on {parts} devices" if parts > 1 else ""
+        raise ValueError(
+            f"microbatches: {rows} rows can't be cut into {microbatches} each{over}; rows that "
+            f"can: {f'{below} or {above}' if below else above}"
+        )
 
 
 def _by_jit(local: ValueAndGrad, mesh: Mesh) -> ValueAndGrad:

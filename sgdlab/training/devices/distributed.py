@@ -94,7 +94,7 @@ def ending_together() -> Iterator[None]:
     except BaseException as error:
         if jax.process_count() == 1:
             raise
-        if _is_lost_peer(error):
+        if is_lost_peer(error):
             reason = str(error).split("\n", 1)[0]
             _end(PEER_LOST, f"distributed: another process was lost ({reason})")
         if isinstance(error, SystemExit) and error.code in (0, None):
@@ -143,8 +143,11 @@ def _check(given: dict[str, Any]) -> None:
         )
 
 
-def _is_lost_peer(error: BaseException) -> bool:
-    """By its text: what a dead peer raises differs by transport and by jax version."""
+def is_lost_peer(error: BaseException) -> bool:
+    """Whether an error means that another process is gone.
+
+    By its text: what a dead peer raises differs by transport and by jax version.
+    """
     known = isinstance(error, jax.errors.JaxRuntimeError | ValueError)
     return known and any(sign in str(error) for sign in _LOST)
 
