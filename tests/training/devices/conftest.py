@@ -15,6 +15,7 @@ import jax
 import pytest
 
 DEVICES = 8
+LONGEST = 600  # seconds; a minute and a half on two free cores
 HERE = Path(__file__).parent
 REPORT = "SGDLAB_TEST_REPORT"
 IN_CHILD = REPORT in os.environ
@@ -65,13 +66,13 @@ def run_child(session):
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "", *mine]
     try:
         done = subprocess.run(
-            command, cwd=session.config.rootpath, env=environ, timeout=150, capture_output=True,
+            command, cwd=session.config.rootpath, env=environ, timeout=LONGEST, capture_output=True,
             text=True,
         )  # fmt: skip
         with open(report) as file:
             return json.load(file)
     except (OSError, subprocess.TimeoutExpired) as error:
-        text = done.stdout[-3000:] if isinstance(error, OSError) else "it took more than 150 s"
+        text = done.stdout[-3000:] if isinstance(error, OSError) else f"it took more than {LONGEST} s"
         return dict.fromkeys(mine, f"the child process failed: {text}")
     finally:
         if os.path.exists(report):
