@@ -72,7 +72,8 @@ def run_child(session):
         with open(report) as file:
             return json.load(file)
     except (OSError, subprocess.TimeoutExpired) as error:
-        text = done.stdout[-3000:] if isinstance(error, OSError) else f"it took more than {LONGEST} s"
+        late = f"it took more than {LONGEST} s"
+        text = done.stdout[-3000:] if isinstance(error, OSError) else late
         return dict.fromkeys(mine, f"the child process failed: {text}")
     finally:
         if os.path.exists(report):
