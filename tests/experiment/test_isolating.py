@@ -15,9 +15,11 @@ from sgdlab.experiment import (
     Isolation,
     StoppedError,
     load_run,
+    open_folder,
     resume_run,
     run_experiment,
 )
+from sgdlab.experiment.folder import is_busy
 from sgdlab.training import checkpoints
 
 ROOT = Path(__file__).parents[2]
@@ -137,17 +139,7 @@ def test_of_twenty_points_one_killed_one_hung_and_one_without_memory_leave_seven
     folder = tmp_path / "runs" / "quadratic" / "twenty"
     options = ["--isolate", "--member-timeout", "20", "--member-memory", str(MEMORY)]
 
-    def start(*arguments):
-        return subprocess.Popen(
-            [sys.executable, "-m", "sgdlab", "run", *arguments, *options],
-            cwd=tmp_path,
-            env={**os.environ, "PYTHONPATH": str(ROOT), "XDG_CACHE_HOME": str(tmp_path)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-
-    process = start("config.yaml", "--id", "twenty")
+    process = start(tmp_path, "config.yaml", "--id", "twenty", *options)
     os.kill(find_child(process, folder, 3), signal.SIGSTOP)
     os.kill(find_child(process, folder, 7), signal.SIGKILL)
     out, err = process.communicate(timeout=300)
@@ -162,12 +154,41 @@ def test_of_twenty_points_one_killed_one_hung_and_one_without_memory_leave_seven
     assert set(failed) == {3, 7, 19}
     assert "hung: no progress" in out
     times = {member: (folder / "members" / str(member)).stat().st_mtime_ns for member in range(19)}
-    process = start("--resume", "runs/quadratic/twenty")
+    process = start(tmp_path, "--resume", "runs/quadratic/twenty", *options)
     _, err = process.communicate(timeout=300)
     assert "1 of 20 points failed" in err  # there is no more memory than before
     assert [m.status for m in load_run(folder).members] == ["done"] * 19 + ["failed"]
     again = {member: (folder / "members" / str(member)).stat().st_mtime_ns for member in range(19)}
     assert {member for member in times if again[member] != times[member]} == {3, 7}
+
+
+@pytest.mark.slow
+def test_a_point_whose_parent_was_killed_ends_and_frees_the_folder(tmp_path):
+    (tmp_path / "config.yaml").write_text(json.dumps({**BASE, "updates": 10**5}))
+    folder = tmp_path / "runs" / "quadratic" / "one"
+    process = start(tmp_path, "config.yaml", "--id", "one", "--isolate")
+    child = find_child(process, folder, 0)
+    os.kill(child, signal.SIGSTOP)
+    process.kill()
+    process.communicate()
+    assert is_busy(folder)  # the child has the lock still
+    os.kill(child, signal.SIGCONT)
+    deadline = time.monotonic() + 60
+    while is_busy(folder) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not is_busy(folder)
+    open_folder(folder).close()
+
+
+def start(folder, *arguments):
+    return subprocess.Popen(
+        [sys.executable, "-m", "sgdlab", "run", *arguments],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "XDG_CACHE_HOME": str(folder)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
 def find_child(process, folder, index):
