@@ -220,7 +220,8 @@ def _run(make: Callable[..., Run], signals: Signals, quiet: bool) -> None:
             failure, made = error, error.run
     page = _write_report([made], made.path / "report.html")
     if not quiet:
-        print_table(made.table().to_dict("records"))
+        table: Any = made.table()
+        print_table(table.astype(object).where(table.notna(), None).to_dict("records"))
         print_claims(made.claims)
     print(page)
     if failure is not None:

@@ -270,6 +270,15 @@ def test_a_run_goes_on_over_a_longer_horizon_even_after_a_full_disk(sgdlab, conf
     assert load_run("runs/small/one").members[0].summary["updates"] == 16
 
 
+def test_where_no_checkpoint_is_sound_a_run_ends_with_exit_code_6(sgdlab, config):
+    assert sgdlab("run", config, "-q", "--id", "one", "protocol=synchronous", "seeds=1")[0] == 0
+    for path in Path("runs/small/one/checkpoints/0/0").iterdir():
+        path.write_bytes(path.read_bytes()[:100])
+    code, out, err = sgdlab("run", "-q", "--resume", "runs/small/one", "updates=16")
+    assert (code, out, len(err)) == (6, "", 1)
+    assert "no checkpoint is sound" in err[0]
+
+
 RESUMES = {
     "another": (["rule.learning_rate=0.2"], 2, "rule.learning_rate: 0.1 in the run, 0.2 in this"),
     "shorter": (["updates=4"], 2, "updates: 8 in the run, 4 given"),

@@ -31,7 +31,7 @@ class ConfigError(ExperimentError, ValueError):
     exit_code = 2
 
     def __init__(self, problems: Sequence[str]) -> None:
-        self.problems = tuple(problems)
+        self.problems = tuple(map(_in_one_line, problems))
         super().__init__("\n".join(self.problems))
 
 
@@ -97,3 +97,8 @@ class OutputError(ExperimentError, OSError):
     """A run folder that cannot be written, or cannot be read back."""
 
     exit_code = 6
+
+
+def _in_one_line(text: str) -> str:
+    """What a person wrote may hold line ends and control characters; a line of ours shows them."""
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)

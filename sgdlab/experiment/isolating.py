@@ -34,7 +34,13 @@ _LOOK = 0.1  # seconds between two looks at the clock and at the caller's wish t
 _TAIL = 4096  # bytes of the child's last words
 # What fails the whole run in whichever process it comes up, by name; else a `CheckpointError`.
 _ENDING = {"ResumeError": training.ResumeError, "OutputError": OutputError}
-_NO_MEMORY = ("out of memory", "bad_alloc", "cannot allocate memory", "memoryerror", "mmap")
+_NO_MEMORY = (
+    "out of memory",
+    "bad_alloc",
+    "cannot allocate memory",
+    "memoryerror",
+    "resource temporarily unavailable",  # a thread's stack
+)
 
 
 @dataclass(frozen=True)
@@ -106,15 +112,14 @@ class _Supervisor:
         """Have one point made."""
         if self._asked():
             return
-        child = _start(self.making, work, self.isolation)
-        listener = _Listener(child, self._asked, self.isolation.timeout)
-        try:
-            for said in listener.listen():
-                self._take(work, said)
-        finally:
-            if child.poll() is None:
+        with _start(self.making, work, self.isolation) as child:
+            listener = _Listener(child, self._asked, self.isolation.timeout)
+            try:
+                for said in listener.listen():
+                    self._take(work, said)
+            except BaseException:
                 child.kill()
-            child.wait()
+                raise
         if work.status == "running" and not listener.obeyed:
             work.fail(_explain(child.returncode, listener, self.isolation))
 

@@ -109,6 +109,7 @@ def summarise(member: Member) -> dict[str, Any]:
         row[metric] = mean_and_deviation(values)
     for key in ("mean_staleness", "utilisation", "updates"):
         row[key.replace("_", " ")] = summary.get(key)
+    row["error"] = "; ".join(summary.get("errors", []))
     return row
 
 

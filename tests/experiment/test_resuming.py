@@ -134,6 +134,7 @@ def test_a_longer_horizon_goes_on_to_the_longer_runs_files(protocol, tmp_path):
 
 
 REFUSED = {
+    "task={name: digits, hidden: [8]}": 'task.name: "quadratic" in the run, "digits" in this one',
     "rule.decay=0.5": "rule.decay: 0.9 in the run, 0.5 in this one",
     "task.noise=0.2": "task.noise: 0.1 in the run, 0.2 in this one",
     "precision.policy=float32": 'precision.policy: "mixed_float16" in the run, "float32"',

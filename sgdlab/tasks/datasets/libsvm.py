@@ -16,6 +16,9 @@ from sgdlab.tasks.datasets.dataset import (
     read_bytes,
 )
 
+# A dense table of sparse rows is larger than its file, but not without bound.
+_FREE_CELLS, _CELLS_AN_ENTRY = 2**20, 2**10
+
 
 def load_libsvm(path: str | PathLike[str]) -> Dataset:
     """A LIBSVM file as a dense table.
@@ -85,9 +88,12 @@ def _shown(word: bytes) -> str:
 def _dense(path: Path, count: int, rows: np.ndarray, columns: list[int], values: list[float]):
     first = min(1, min(columns))
     width = max(columns) - first + 1
-    if count * width * 8 > LARGEST_ARRAY:
+    most = min(LARGEST_ARRAY // 8, _FREE_CELLS + _CELLS_AN_ENTRY * len(columns))
+    if count * width > most:
+        line = np.flatnonzero(np.array(columns) == max(columns))[0]
         raise DataError(
-            f"{path}: index {max(columns)} makes a dense table of {count:,} × {width:,}, too large"
+            f"{path}: row {rows[line]}: index {max(columns)} makes a dense table of {count:,} × "
+            f"{width:,}; allowed: {most:,} values for {len(columns):,} entries"
         )
     table = np.zeros((count, width))
     table[rows, np.array(columns) - first] = values

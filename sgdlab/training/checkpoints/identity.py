@@ -72,9 +72,10 @@ def check_resume(old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
       new: the description of the run that would continue it.
 
     Raises:
-      ResumeError: naming the first key that differs and both values.
+      ResumeError: naming the first key that differs and both values; a name before what follows
+        from it.
     """
-    for key in sorted({*old, *new}):
+    for key in sorted({*old, *new}, key=lambda key: (not key.endswith(".name"), key)):
         then, now = (_show(side, key) for side in (old, new))
         if then != now:
             raise ResumeError(
