@@ -13,7 +13,6 @@ from .errors import (
     DataFileError as DataFileError,
     ExperimentError as ExperimentError,
     OutputError as OutputError,
-    PeerLostError as PeerLostError,
     StoppedError as StoppedError,
 )
 from .experiment import Experiment as Experiment, Point as Point, load_experiment as load_experiment
