@@ -77,8 +77,9 @@ def main(arguments: list[str] | None = None) -> NoReturn:
                 tracebacks.print_exc()
             from sgdlab.experiment import hosts
 
-            code, lines = _fail(hosts.find_lost_peer(error) or error, signals)
-            for line in lines:
+            hosts.end_if_peer_lost(error)
+            code, lines = _fail(error, signals)
+            for line in lines if hosts.tells(error) else ():
                 print(line, file=sys.stderr)
             hosts.leave(error, code)
     sys.exit(code or 0)

@@ -16,7 +16,6 @@ from .errors import (
     FailedError as FailedError,
     IncompleteError as IncompleteError,
     OutputError as OutputError,
-    PeerLostError as PeerLostError,
     StoppedError as StoppedError,
 )
 from .experiment import Experiment as Experiment, Point as Point, load_experiment as load_experiment

@@ -87,12 +87,6 @@ class StoppedError(ExperimentError):
         self.path = path
 
 
-class PeerLostError(ExperimentError):
-    """Another process of a distributed run is gone; started again, the run goes on."""
-
-    exit_code = 75  # sysexits' EX_TEMPFAIL: nothing is wrong with the run itself
-
-
 class OutputError(ExperimentError, OSError):
     """A run folder that cannot be written, or cannot be read back."""
 

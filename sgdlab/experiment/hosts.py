@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sgdlab.experiment.errors import AbortError, ConfigError, PeerLostError, StoppedError
+from sgdlab.experiment.errors import AbortError, ConfigError, StoppedError
 from sgdlab.experiment.folder import RunFolder
 from sgdlab.experiment.signals import Signals
 
@@ -44,13 +44,14 @@ def start(
     Raises:
       ConfigError: the options don't fit one another.
     """
-    from sgdlab.training.devices.launching import simulate_devices
+    from sgdlab.training.devices.launching import quiet_jax, simulate_devices
 
     given = coordinator, num_processes, process_id
     try:
         if simulate is not None:
             simulate_devices(simulate)
         if distributed or any(each is not None for each in given):
+            quiet_jax()
             from sgdlab.training.devices.distributed import initialize
 
             initialize(*given)
@@ -117,28 +118,35 @@ def agree(signals: Signals) -> Callable[[], bool]:
     return asked
 
 
-def find_lost_peer(error: BaseException) -> PeerLostError | None:
-    """The loss of another process that an error comes from, if it does."""
+def end_if_peer_lost(error: BaseException) -> None:
+    """End this process, with one line and exit code 75, if the error comes from a lost peer."""
     if _count() == 1:
-        return None
-    from sgdlab.training.devices.distributed import is_lost_peer
+        return
+    from sgdlab.training.devices.distributed import end_lost, is_lost_peer
 
     cause: BaseException | None = error
     while cause is not None:
         if is_lost_peer(cause):
-            reason = str(cause).split("\n", 1)[0]
-            return PeerLostError(f"distributed: another process was lost ({reason})")
+            end_lost(cause)
         cause = cause.__cause__ or cause.__context__
-    return None
+
+
+def tells(error: BaseException) -> bool:
+    """Whether this process says why it ends: of an end that all come to process 0 does."""
+    return is_leader() or not _is_common(error)
 
 
 def leave(error: BaseException, code: int) -> None:
     """End at once after a failure of this process alone, which the others would wait for."""
-    if _count() == 1 or isinstance(error, StoppedError | AbortError):
-        return  # all come to the same end, and say goodbye
+    if _count() == 1 or _is_common(error):
+        return  # the others come to the same end, and all say goodbye
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
+
+
+def _is_common(error: BaseException) -> bool:
+    return isinstance(error, StoppedError | AbortError)
 
 
 def _broadcast(facts: dict[str, Any] | None) -> dict[str, Any]:

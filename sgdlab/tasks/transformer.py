@@ -15,6 +15,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.linen.spmd import with_logical_constraint
 
 from sgdlab.tasks.initializers import embedding_normal, fan_in_normal
 from sgdlab.tasks.losses import at_least_float32
@@ -108,12 +109,13 @@ class Transformer(nn.Module):
         config = self.config
         shape = (config.vocabulary, config.width)
         embedding = self.param("embedding", embedding_normal, shape)
-        x = embedding[tokens.astype(jnp.int32)]
+        x = _spread(embedding[tokens.astype(jnp.int32)], "embed")
         x = _stack(config)(config, deterministic, name="blocks")(x)[0]
         x = Norm(name="final_norm")(x)
         untied = None if config.tied else self.param("head", fan_in_normal(1.0), shape[::-1])
         head = embedding.T if untied is None else untied
-        return wide_product("ble,ev->blv", x.astype(head.dtype), head)
+        logits = wide_product("ble,ev->blv", x.astype(head.dtype), head)
+        return _spread(jnp.asarray(logits), "vocabulary")
 
 
 def _stack(config: TransformerConfig):
@@ -143,13 +145,12 @@ class Block(nn.Module):
         config = self.config
         drop = nn.Dropout(config.dropout, deterministic=self.deterministic)
         attended = Attention(config, name="attention")(Norm(name="attention_norm")(x))
-        x = x + drop(attended).astype(x.dtype)
-        hidden = nn.gelu(
-            self._product("up", config.expansion * config.width, Norm(name="mlp_norm")(x))
-        )
+        x = _spread(x + drop(attended).astype(x.dtype), "embed")
+        up = self._product("up", config.expansion * config.width, Norm(name="mlp_norm")(x))
+        hidden = nn.gelu(_spread(up, "mlp"))
         # Contributions start small with depth, so the stream's variance doesn't grow with it.
         y = self._product("down", config.width, hidden, 1 / (2 * config.layers))
-        return x + drop(y).astype(x.dtype), None
+        return _spread(x + drop(y).astype(x.dtype), "embed"), None
 
     def _product(self, name: str, features: int, x: jax.Array, gain: float = 1.0) -> jax.Array:
         kernel = self.param(name, fan_in_normal(gain), (x.shape[-1], features))
@@ -277,6 +278,18 @@ def _wide_product_backward(subscripts, operands, cotangent):
 
 
 wide_product.defvjp(_wide_product_forward, _wide_product_backward)
+
+
+def _spread(x: jax.Array, last: str) -> jax.Array:
+    """Say where activations `[B, L, …]` lie, wherever names have mesh axes: with their rows.
+
+    Without it the partitioner may gather all devices' rows in place of a layer's parameters.
+
+    Args:
+      x: the activations.
+      last: what their last axis means.
+    """
+    return with_logical_constraint(x, ("batch", *(None,) * (x.ndim - 2), last))
 
 
 def _wide(x: jax.Array):

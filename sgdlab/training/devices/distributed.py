@@ -8,8 +8,12 @@ a collective, and would wait long for its clean goodbye.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
+import signal
 import sys
+import threading
+import time
 import traceback
 from collections.abc import Iterator
 from typing import Any, NoReturn
@@ -21,7 +25,13 @@ from jax.sharding import Mesh
 from sgdlab.training.devices.mesh import batch_sharding
 
 PEER_LOST = 75  # sysexits' EX_TEMPFAIL: nothing is wrong with the run itself, start it again
+GIVEN_UP = (
+    "distributed: another process was lost, or never came "
+    "(TF_CPP_MIN_LOG_LEVEL=0 shows what jax says of it)"
+)
 
+_GOODBYE = 120  # seconds: process 0 may still be writing its report
+_ending = threading.Lock()
 _LOST = (
     "Gloo", "NCCL", "Connection reset", "Connection closed", "Socket closed", "heartbeat",
     "coordination service", "UNAVAILABLE", "DEADLINE_EXCEEDED",
@@ -47,6 +57,9 @@ def initialize(
       start_timeout: seconds to wait for the others.
       heartbeat_timeout: seconds without a sign of life after which a process counts as dead.
 
+    From then on jax ends this process when another one has gone or is silent for too long: the
+    exit code is then `PEER_LOST`, and what is said of it one line.
+
     Raises:
       ValueError: some of the three are given and not all, or one is out of range.
       RuntimeError: jax has made its devices already, or could not find the others out.
@@ -59,6 +72,7 @@ def initialize(
     _check(given)
     # With it, SIGTERM would be noted and not obeyed: a scheduler could not end the process.
     jax.config.update("jax_enable_preemption_service", False)
+    _catch_abort()
     try:
         jax.distributed.initialize(
             coordinator,
@@ -66,7 +80,7 @@ def initialize(
             process_id,
             initialization_timeout=start_timeout,
             heartbeat_timeout_seconds=heartbeat_timeout,
-            shutdown_timeout_seconds=heartbeat_timeout,
+            shutdown_timeout_seconds=_GOODBYE,
         )
     except ValueError as error:
         raise RuntimeError(
@@ -95,11 +109,16 @@ def ending_together() -> Iterator[None]:
         if jax.process_count() == 1:
             raise
         if is_lost_peer(error):
-            reason = str(error).split("\n", 1)[0]
-            _end(PEER_LOST, f"distributed: another process was lost ({reason})")
+            end_lost(error)
         if isinstance(error, SystemExit) and error.code in (0, None):
             raise
         _end(1, "".join(traceback.format_exception(error)).rstrip())
+
+
+def end_lost(error: BaseException) -> NoReturn:
+    """End this process, whose collective failed because another process is gone."""
+    reason = str(error).split("\n", 1)[0]
+    _end_once(f"distributed: another process was lost ({reason})")
 
 
 def spread_rows(rows: Any, mesh: Mesh) -> Any:
@@ -150,6 +169,32 @@ def is_lost_peer(error: BaseException) -> bool:
     """
     known = isinstance(error, jax.errors.JaxRuntimeError | ValueError)
     return known and any(sign in str(error) for sign in _LOST)
+
+
+def _catch_abort() -> None:
+    """Let an abort end the process with `PEER_LOST`.
+
+    jax aborts when a process no longer answers, from a thread of its own, in which Python's signal
+    handlers never run; and what it offers to be called instead can't be called from Python.
+    """
+    library = ctypes.CDLL(None)
+    library.signal.restype = ctypes.c_void_p
+    library.signal(int(signal.SIGABRT), _on_abort)
+
+
+@ctypes.CFUNCTYPE(None, ctypes.c_int)
+def _on_abort(_: int) -> None:
+    _end_once(GIVEN_UP)
+
+
+def _end_once(line: str) -> NoReturn:
+    """The collective that fails and jax's own thread come to the same end; one of them tells."""
+    if _ending.acquire(blocking=False):
+        sys.stdout.flush()
+        os.write(2, f"{line}\n".encode())
+    else:
+        time.sleep(1.0)
+    os._exit(PEER_LOST)
 
 
 def _end(code: int, message: str) -> NoReturn:

@@ -38,6 +38,14 @@ def simulate_devices(count: int, environ: MutableMapping[str, str] = os.environ)
     environ.setdefault("NPROC", str(2 * max(count, os.cpu_count() or 1)))
 
 
+def quiet_jax(environ: MutableMapping[str, str] = os.environ) -> None:
+    """Keep jax's coordination service from telling of a lost process in twenty lines.
+
+    `sgdlab.training.devices.distributed` tells it in one. What the caller had set stays.
+    """
+    environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "4")
+
+
 def launch(
     command: Sequence[str],
     num_processes: int,
@@ -64,6 +72,7 @@ def launch(
     """
     environ = dict(os.environ)
     simulate_devices(devices_each, environ)
+    quiet_jax(environ)
     address = f"127.0.0.1:{_free_port()}"
     flags = ["--coordinator", address, "--num-processes", str(num_processes), "--process-id"]
     processes = [
