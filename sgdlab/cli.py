@@ -21,7 +21,7 @@ import typer
 from sgdlab.experiment.signals import Signals, Stopped
 
 if TYPE_CHECKING:
-    from sgdlab.experiment import Experiment, Run
+    from sgdlab.experiment import Experiment, Follower, Progress, Run
 
 EXIT_USAGE, EXIT_OUTPUT = 2, 6
 # By name, since importing the rooms that these come from would import jax.
@@ -161,9 +161,15 @@ def run(
     coordinator: Coordinator = None,
     num_processes: NumProcesses = None,
     process_id: ProcessId = None,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Write event files into the run folder.")
+    ] = False,
+    wandb: Annotated[
+        bool, typer.Option("--wandb", help="Write runs of Weights & Biases; offline by default.")
+    ] = False,
 ) -> None:
     """Run an experiment, its sweep included, and write its report."""
-    from sgdlab.experiment import find_config, load_experiment
+    from sgdlab.experiment import check_outlets, find_config, load_experiment, new_id
 
     given = list(overrides or ()) + ([f"seed={seed}"] if seed is not None else [])
     if resume is not None and file is not None and "=" in file:
@@ -179,6 +185,8 @@ def run(
     if isolate and (distributed or num_processes is not None):
         raise typer.BadParameter("--isolate: not with several processes; allowed: on one host")
     own = None if resume is None else find_config(resume)
+    outlets = ["tensorboard"] * tensorboard + ["wandb"] * wandb
+    check_outlets(outlets)
     experiment = load_experiment(file or own or "", given)
     from sgdlab.experiment import hosts
 
@@ -189,22 +197,32 @@ def run(
     if dry_run:
         _print_points(experiment)
         return
-    from sgdlab.experiment import Isolation, follow_run, resume_run, run_experiment
+    from sgdlab.experiment import (
+        Follower,
+        Isolation,
+        follow_run,
+        open_outlets,
+        resume_run,
+        run_experiment,
+    )
 
     if not hosts.is_leader():
         with context.obj.patient():
             follow_run(experiment, resume=resume is not None, interrupt=hosts.agree(context.obj))
         return
     apart = Isolation(member_timeout, member_memory) if isolate else None
+    run_id = run_id or new_id()
+    path = resume or root / experiment.name / run_id
     if resume is None:
         make = functools.partial(run_experiment, experiment, root=root, run_id=run_id)
     else:
         make = functools.partial(resume_run, resume, experiment)
     make = functools.partial(make, isolate=apart)
-    _run(make, context.obj, quiet)
+    with Follower(path, experiment, open_outlets(outlets, path)) as follower:
+        _run(make, context.obj, quiet, follower)
 
 
-def _run(make: Callable[..., Run], signals: Signals, quiet: bool) -> None:
+def _run(make: Callable[..., Run], signals: Signals, quiet: bool, follower: Follower) -> None:
     """Make a run, and its report."""
     from sgdlab.experiment import IncompleteError, hosts, prepare_backend
     from sgdlab.experiment.display import Bar, print_table
@@ -213,12 +231,18 @@ def _run(make: Callable[..., Run], signals: Signals, quiet: bool) -> None:
     prepare_backend()
     failure = None
     with Bar(quiet) as bar, signals.patient():
+
+        def show(progress: Progress) -> None:
+            bar.update(progress)
+            follower.update()
+
         try:
-            made = make(progress=bar.update, interrupt=hosts.agree(signals))
+            made = make(progress=show, interrupt=hosts.agree(signals))
         except IncompleteError as error:
             if error.run is None:
                 raise
             failure, made = error, error.run
+        follower.finish(made)
     page = _write_report([made], made.path / "report.html")
     if not quiet:
         table: Any = made.table()

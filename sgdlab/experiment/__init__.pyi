@@ -23,10 +23,14 @@ from .folder import (
     RunFolder as RunFolder,
     create_folder as create_folder,
     find_config as find_config,
+    new_id as new_id,
     open_folder as open_folder,
 )
 from .isolating import Isolation as Isolation
 from .making import Progress as Progress
+from .outlets.choosing import check_outlets as check_outlets, open_outlets as open_outlets
+from .outlets.exporting import export_run as export_run
+from .outlets.following import Follower as Follower
 from .precision_study import (
     choose_policies as choose_policies,
     format_ranges as format_ranges,

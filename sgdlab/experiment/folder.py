@@ -103,7 +103,7 @@ def create_folder(root: str | Path, name: str, run_id: str | None = None) -> Run
         Path(root).mkdir(parents=True, exist_ok=True)
     _make_directory(parent)
     for _ in range(_ATTEMPTS):
-        path = parent / (run_id or _new_id())
+        path = parent / (run_id or new_id())
         try:
             path.mkdir()
         except FileExistsError:
@@ -224,5 +224,6 @@ def _check_directory(path: Path) -> None:
         raise OutputError(f"{path}: is no folder; allowed: a folder")
 
 
-def _new_id() -> str:
+def new_id() -> str:
+    """An id that no other run has, and that sorts by time."""
     return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
