@@ -99,7 +99,9 @@ class Draws(NamedTuple):
 
     Attributes:
       rows: `[M, H, B]` int32 row numbers.
-      keys: `[M]` typed keys for noise, dropout or rounding; `None` where nothing draws.
+      keys: `[M, …]` uint32, the data of keys for noise, dropout or rounding; `None` where nothing
+        draws. A message's key is made of its row (`jax.random.wrap_key_data`), for JAX's check
+        against reuse takes an array of typed keys that a loop reads to be used up at once.
     """
 
     rows: jax.Array
@@ -135,4 +137,5 @@ def draw(
     rows = jax.vmap(lambda i, k: draw_rows(key, shards, i, k, shape))(worker, local_index)
     if not with_keys:
         return Draws(rows, None)
-    return Draws(rows, jax.vmap(partial(message_key, key, MESSAGE))(worker, local_index))
+    keys = jax.vmap(partial(message_key, key, MESSAGE))(worker, local_index)
+    return Draws(rows, jax.random.key_data(keys))

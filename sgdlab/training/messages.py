@@ -41,8 +41,9 @@ def send(step: Step, state: State, read, worker_state, loss_scale, drawn: Draws)
         program.task, program.policy, loss_scale, program.average, program.microbatches
     )
     batches = jax.tree.map(lambda column: column[drawn.rows], step.data.train)
+    key = None if drawn.keys is None else jax.random.wrap_key_data(drawn.keys)
     message, new_state, info = program.worker.compute(
-        value_and_grad, read, worker_state, batches, drawn.keys
+        value_and_grad, read, worker_state, batches, key
     )
     check_message("worker", message, state.params)
     loss = info["loss"].astype(jnp.float32)

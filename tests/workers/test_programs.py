@@ -74,6 +74,7 @@ def test_message_and_state_keep_their_structure_shapes_and_dtypes(name, dtype, p
     assert specify(info) == {"loss": ((), jnp.float32)}
 
 
+@jax.debug_key_reuse(False)  # one key, two ways to the same number
 def test_gradient_is_the_gradient_of_the_first_batch_under_the_key_itself(params, batches):
     key = jax.random.key(3)
     message, state, info = gradient().compute(value_and_grad, params, (), batches, key)
@@ -89,6 +90,7 @@ def test_two_gradient_programs_are_equal_and_share_a_compile():
     assert hash(gradient()) == hash(gradient())
 
 
+@jax.debug_key_reuse(False)  # one key, two ways to the same number
 def test_one_local_step_of_sgd_under_outer_sgd_of_rate_one_is_sgd(params, batches):
     program, rate = local_steps(1, optax.sgd(0.1)), 0.1
     key = jax.random.key(7)

@@ -69,6 +69,21 @@ def test_kills_on_changing_devices_change_no_byte(tmp_path, long_form):
     check_is_the_run_that_was_meant(whole, updates)
 
 
+def test_a_run_repeats_itself_under_load_bit_for_bit(tmp_path, long_form):
+    """Another process takes the cores away at other moments each time."""
+    busy = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    try:
+        ends = set()
+        for repeat in range(20 if long_form else 3):
+            folder = tmp_path / str(repeat)
+            finish(start(folder, DEVICES[repeat % 3], 50 * CHUNK))
+            ends.add(((folder / "metrics.jsonl").read_bytes(), *newest(folder)))
+    finally:
+        busy.kill()
+        busy.wait()
+    assert len(ends) == 1
+
+
 def newest(folder):
     """(update, the bytes) of the last checkpoint: parameters, rule, slots, loss scale, records."""
     found = find(folder / "checkpoints" / "0")
