@@ -65,13 +65,13 @@ def run_child(session):
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "", *mine]
     try:
         done = subprocess.run(
-            command, cwd=session.config.rootpath, env=environ, timeout=150, capture_output=True,
+            command, cwd=session.config.rootpath, env=environ, timeout=400, capture_output=True,
             text=True,
         )  # fmt: skip
         with open(report) as file:
             return json.load(file)
     except (OSError, subprocess.TimeoutExpired) as error:
-        text = done.stdout[-3000:] if isinstance(error, OSError) else "it took more than 150 s"
+        text = done.stdout[-3000:] if isinstance(error, OSError) else "it took more than 400 s"
         return dict.fromkeys(mine, f"the child process failed: {text}")
     finally:
         if os.path.exists(report):
