@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -90,7 +91,7 @@ def accumulate(local: Callable, microbatches: int) -> Callable:
 
         shapes = jax.eval_shape(one, jnp.int32(0))
         zeros = jax.tree.map(
-            lambda leaf: jnp.zeros(leaf.shape, jnp.promote_types(leaf.dtype, jnp.float32)), shapes
+            lambda leaf: jnp.zeros(leaf.shape, max(leaf.dtype, jnp.float32, key=_width)), shapes
         )
         total, _ = jax.lax.scan(add, zeros, jnp.arange(microbatches, dtype=jnp.int32))
         return jax.tree.map(
@@ -100,6 +101,10 @@ def accumulate(local: Callable, microbatches: int) -> Callable:
         )
 
     return value_and_grad
+
+
+def _width(dtype: Any) -> int:
+    return jnp.dtype(dtype).itemsize
 
 
 def make_evaluate(task: Task, policy: Policy) -> Callable:

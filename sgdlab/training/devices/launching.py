@@ -41,9 +41,11 @@ def simulate_devices(count: int, environ: MutableMapping[str, str] = os.environ)
 def quiet_jax(environ: MutableMapping[str, str] = os.environ) -> None:
     """Keep jax's coordination service from telling of a lost process in twenty lines.
 
-    `sgdlab.training.devices.distributed` tells it in one. What the caller had set stays.
+    `sgdlab.training.devices.distributed` tells it in one. What the caller had set stays, but for 1,
+    which jax itself sets where nothing is, and hands on to child processes.
     """
-    environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "4")
+    if environ.get("TF_CPP_MIN_LOG_LEVEL", "1") == "1":
+        environ["TF_CPP_MIN_LOG_LEVEL"] = "4"
 
 
 def launch(
@@ -73,7 +75,7 @@ def launch(
     environ = dict(os.environ)
     simulate_devices(devices_each, environ)
     quiet_jax(environ)
-    address = f"127.0.0.1:{_free_port()}"
+    address = f"127.0.0.1:{free_port()}"
     flags = ["--coordinator", address, "--num-processes", str(num_processes), "--process-id"]
     processes = [
         subprocess.Popen([*command, *flags, str(index)], env=environ)
@@ -104,7 +106,8 @@ def _wait(processes: list[subprocess.Popen], deadline: float | None, grace: floa
     return [process.wait() for process in processes]
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of this machine that nobody listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
