@@ -17,6 +17,7 @@ from sgdlab.experiment.claims.vocabulary import Claim
 from sgdlab.experiment.config import CLUSTER, HORIZONS, Config
 from sgdlab.experiment.errors import ConfigError
 from sgdlab.experiment.files import make_error
+from sgdlab.experiment.notebook import show_experiment
 from sgdlab.experiment.paths import Path, apply_overrides
 from sgdlab.experiment.problems import Problem, explain, wrong_kind
 from sgdlab.experiment.reading import MAX_BYTES, parse
@@ -105,6 +106,9 @@ class Experiment:
         if len(self.points) > 1:
             parts.insert(1, _count(len(self.points), "point"))
         return ", ".join(parts)
+
+    def _repr_html_(self) -> str:
+        return show_experiment(self)
 
 
 def load_experiment(
