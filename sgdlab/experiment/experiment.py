@@ -56,6 +56,11 @@ class Point:
             if name in names and isinstance(value, float)
         }
 
+    @functools.cached_property
+    def plain(self) -> dict[str, Any]:
+        """The config as plain data, without what is not set."""
+        return self.config.model_dump(exclude_none=True)
+
     @property
     def program(self) -> str:
         """Points with the same text are one program over the same timelines."""
