@@ -262,6 +262,7 @@ def verify(
     ],
     tag: Annotated[str | None, typer.Option("-m", "--tag", help="Only those with it.")] = None,
     root: Root = Path("runs"),
+    simulate_devices: Simulate = None,
 ) -> int:
     """Run experiments, or find their runs again, and say whether their claims hold."""
     from sgdlab.experiment import find_experiments, prepare_backend
@@ -269,8 +270,10 @@ def verify(
     overrides = [each for each in given if "=" in each and not Path(each).exists()]
     paths = [Path(each) for each in given if each not in overrides]
     experiments = find_experiments(paths, overrides, tag)
+    from sgdlab.experiment import hosts
     from sgdlab.experiment.verdicts import verify_all
 
+    hosts.start(simulate_devices)
     prepare_backend()
     signals: Signals = context.obj
     with signals.patient():

@@ -10,6 +10,7 @@ from annotated_types import MinLen
 from pydantic import AfterValidator, Field, create_model
 
 from sgdlab.experiment.claims.vocabulary import CLAIM, TAG, Claim
+from sgdlab.experiment.notebook import show_config
 from sgdlab.experiment.unions import (
     Chosen,
     Named,
@@ -223,6 +224,9 @@ class Config(Strict, use_attribute_docstrings=True):
         if isinstance(self.seeds, list):
             return self.seeds
         return [self.seed + index for index in range(self.seeds)]
+
+    def _repr_html_(self) -> str:
+        return show_config(self.model_dump(mode="json", exclude_none=True))
 
     @property
     def goal(self) -> Goal | None:

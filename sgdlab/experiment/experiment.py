@@ -17,6 +17,7 @@ from sgdlab.experiment.claims.vocabulary import Claim
 from sgdlab.experiment.config import CLUSTER, HORIZONS, Config
 from sgdlab.experiment.errors import ConfigError
 from sgdlab.experiment.files import make_error
+from sgdlab.experiment.notebook import show_experiment
 from sgdlab.experiment.paths import Path, apply_overrides
 from sgdlab.experiment.problems import Problem, explain, wrong_kind
 from sgdlab.experiment.reading import MAX_BYTES, parse
@@ -54,6 +55,11 @@ class Point:
             for name, value in arguments.items()
             if name in names and isinstance(value, float)
         }
+
+    @functools.cached_property
+    def plain(self) -> dict[str, Any]:
+        """The config as plain data, without what is not set."""
+        return self.config.model_dump(exclude_none=True)
 
     @property
     def program(self) -> str:
@@ -105,6 +111,9 @@ class Experiment:
         if len(self.points) > 1:
             parts.insert(1, _count(len(self.points), "point"))
         return ", ".join(parts)
+
+    def _repr_html_(self) -> str:
+        return show_experiment(self)
 
 
 def load_experiment(

@@ -16,6 +16,7 @@ import numpy as np
 from sgdlab.experiment.claims.judging import Judgement
 from sgdlab.experiment.errors import ExperimentError, OutputError
 from sgdlab.experiment.folder import is_busy
+from sgdlab.experiment.notebook import show_claims
 from sgdlab.experiment.reading import parse
 from sgdlab.timelines import Timeline, TimelineError
 
@@ -94,7 +95,8 @@ class Run:
 
     def _repr_html_(self) -> str:
         title = html.escape(f"{self.name} {self.id}: {self.summary.get('status', '')}")
-        return f"<p><b>{title}</b></p>{self.table().to_html(index=False)}"
+        table = self.table().to_html(index=False)
+        return f"<p><b>{title}</b></p>{table}{show_claims(self.claims)}"
 
 
 def summarise(member: Member) -> dict[str, Any]:

@@ -94,9 +94,7 @@ def verify_experiment(
 def run_id(experiment: Experiment) -> str:
     """The id of an experiment's verified run: a hash of all points and of what computes them."""
     versions = {name: metadata.version(name) for name in ("sgdlab", "jax", "jaxlib", "optax")}
-    points = [
-        [point.label, point.config.model_dump(exclude_none=True)] for point in experiment.points
-    ]
+    points = [[point.label, point.plain] for point in experiment.points]
     text = json.dumps([versions, points], sort_keys=True, default=str)
     return f"verify-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
 

@@ -109,7 +109,7 @@ def sweep(
     """
     labels = [theme.shorten(item.label) for item in series if item.label]
     absent = any(_lost(item).any() for item in series)
-    top = legend_height(labels) + 27 + (16 if absent else 0)
+    top = legend_height(labels) + 27 + (25 if absent else 0)
     figure = theme.new_figure(top + 180 + 38)
     axes = theme.add_axes(figure, 46, top, theme.WIDTH - 60, 180)
     handles = []
@@ -126,10 +126,10 @@ def sweep(
         axes.set_xticks(places[:: -(-len(places) // 8)])
     theme.number_axis(axes, "y", log=log_y)
     theme.x_title(axes, x_label)
-    theme.note(axes, 0, 24 if absent else 10, y_label, left_edge=True)
+    theme.note(axes, 0, 35 if absent else 10, y_label, left_edge=True)
     if absent:
         style = {"fontsize": theme.SMALL, "color": theme.MUTED}
-        theme.note(axes, 0, 3, missing, left_edge=True, **style)
+        theme.note(axes, 0, 15, missing, left_edge=True, **style)  # above the crosses
     add_legend(figure, handles, labels)
     return figure
 

@@ -320,6 +320,19 @@ def test_a_sweep_marks_where_most_replicates_are_missing():
     np.testing.assert_array_equal(crosses[0].get_xdata(), [2.0])
 
 
+def test_the_name_of_what_is_missing_stands_above_its_crosses():
+    name = "a name that reaches into the axes" * 2
+    point = plots.Series("a", np.array([1.0, 2.0]), np.array([[1.0, np.inf]]))
+    figure = plots.sweep([point], x_label="", y_label="y", missing=name)
+    figure.canvas.draw()
+    axes = figure.axes[0]
+    (note,) = (text for text in figure.findobj(matplotlib.text.Text) if text.get_text() == name)
+    (cross,) = (line for line in axes.lines if line.get_marker() == "x")
+    points = figure.dpi / 72
+    height = cross.get_transform().transform([2.0, 1.0])[1] + cross.get_markersize() / 2 * points
+    assert note.get_window_extent().y0 > height
+
+
 def test_stale_colours_run_from_light_to_dark():
     rgb = np.array([matplotlib.colors.to_rgb(colour) for colour in theme.STALE])
     linear = np.where(rgb > 0.04045, ((rgb + 0.055) / 1.055) ** 2.4, rgb / 12.92)

@@ -57,10 +57,11 @@ def measure(name: str, given: Mapping[str, Any], member: Member) -> np.ndarray:
 
 def replicates(member: Member) -> list[list[Table]]:
     """The evaluations of each draw and seed, in the order in which they were made."""
-    groups: Any = member.evaluations.groupby(["timeline", "seed"], sort=False)
+    columns = {str(name): member.evaluations[name].to_numpy() for name in member.evaluations}
+    places: Any = member.evaluations.groupby(["timeline", "seed"], sort=False).indices
     found = {
-        (int(draw), int(seed)): {str(name): rows[name].to_numpy() for name in rows}
-        for (draw, seed), rows in groups
+        (int(draw), int(seed)): {name: column[rows] for name, column in columns.items()}
+        for (draw, seed), rows in places.items()
     }
     seeds = list(dict.fromkeys(seed for _, seed in found))
     draws = len(member.timelines)

@@ -41,7 +41,7 @@ def select(of: str | Mapping[str, Any] | None, points: Sequence[Point]) -> list[
 
 def look_up(point: Point, path: str) -> Any:
     """The value at a dotted path of a point's config; `MISSING` where there is none."""
-    value: Any = plain(point)
+    value: Any = point.plain
     for part in path.split("."):
         if isinstance(value, Mapping) and part in value:
             value = value[part]
@@ -52,14 +52,9 @@ def look_up(point: Point, path: str) -> Any:
     return value
 
 
-def plain(point: Point) -> dict[str, Any]:
-    """A point's config as plain data."""
-    return point.config.model_dump(exclude_none=True)
-
-
 def differs_elsewhere(points: Sequence[Point], path: str) -> bool:
     """Whether points differ in more than the value at a path."""
-    rest = [sorted((p, str(v)) for p, v in _leaves("", plain(x)) if p != path) for x in points]
+    rest = [sorted((p, str(v)) for p, v in _leaves("", x.plain) if p != path) for x in points]
     return any(each != rest[0] for each in rest)
 
 
