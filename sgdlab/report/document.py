@@ -114,6 +114,8 @@ def _count(numbers: set[int], noun: str) -> str:
 
 def _sections(runs: Sequence[Run], comparison: Comparison) -> Iterator[Markup]:
     yield tag("section", tag("h2", "Result"), *_answer(comparison), tables.headline(comparison))
+    if any(run.claims for run in runs):
+        yield tag("section", tag("h2", "Claims"), tables.claims(runs))
     yield _gallery("How it went", [*figures.outcomes(comparison), *figures.progress(comparison)])
     yield _gallery("When it happened", list(figures.clocks(comparison)))
     details = [_fold("Every replicate", tables.replicates(comparison))]

@@ -5,12 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sgdlab.experiment.claims import showing
 from sgdlab.report.entries import Comparison, Entry, short_names, show
 from sgdlab.report.markup import Markup, escape, tag
+
+if TYPE_CHECKING:
+    from sgdlab.experiment import Judgement, Run
 
 MAX_REPLICATES = 600
 
@@ -197,6 +201,37 @@ def replicates(comparison: Comparison) -> Markup:
     caption = "One row per member, draw of the clocks and seed"
     caption += f"; {more} more are in the data" if more > 0 else ""
     return table(caption, head, rows[:MAX_REPLICATES])
+
+
+def claims(runs: Sequence[Run]) -> Markup:
+    """A row per claim: what was said, whether it held, and what was measured."""
+    head = ["claim", "verdict", "left", "asked", "right", "measured, 95 %", "replicates"]
+    rows = []
+    for run in runs:
+        for each in run.claims:
+            note = tag("div", each.note, class_="note") if each.note else ""
+            name = tag("div", f"{run.name}/{run.id}", class_="note") if len(runs) > 1 else ""
+            claim = tag("div", each.claim, note, name, class_="words")
+            mark = tag("strong", showing.show_verdict(each), class_=f"verdict {_colour(each)}")
+            rows.append(
+                [
+                    Cell(claim),
+                    Cell(mark),
+                    Cell(showing.show_number(each.left), each.left),
+                    Cell(each.asked),
+                    Cell(showing.show_number(each.right), each.right),
+                    Cell(showing.show_measured(each), each.measured),
+                    Cell(each.replicates or "–", each.replicates or math.nan),
+                ]
+            )
+    return table("Claims, one a row, with bootstrap intervals over seeds and clocks", head, rows)
+
+
+def _colour(each: Judgement) -> str:
+    """Green as expected, orange against it, and neither of them where nothing is decided."""
+    if each.verdict == "UNDECIDED":
+        return "undecided"
+    return "series-2" if each.expected else "series-1"
 
 
 def _number(value: float) -> Cell:

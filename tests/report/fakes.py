@@ -41,6 +41,7 @@ class Run:
     environment: dict
     summary: dict
     members: tuple
+    claims: tuple = ()
 
 
 ENVIRONMENT = {

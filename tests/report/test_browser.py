@@ -5,6 +5,7 @@ it in `test_document.py`.
 """
 
 import asyncio
+import dataclasses
 import json
 import shutil
 import subprocess
@@ -13,6 +14,7 @@ import urllib.request
 
 import pytest
 
+from sgdlab.experiment import Judgement
 from sgdlab.report import write_report
 from tests.report import fakes
 
@@ -91,7 +93,8 @@ def page(tmp_path_factory):
         fakes.member({"protocol.name": name, NASTY: NASTY + name}, name, seeds=2, draws=1)
         for name in fakes.PROTOCOLS
     ]
-    run = fakes.run(members, NASTY, NASTY)
+    claims = (Judgement(NASTY, NASTY, kind=NASTY, verdict=NASTY, note=NASTY, measured=1.0),)
+    run = dataclasses.replace(fakes.run(members, NASTY, NASTY), claims=claims)
     return write_report([run], tmp_path_factory.mktemp("page") / "report.html")
 
 
@@ -101,12 +104,14 @@ CLICK = "document.querySelectorAll('table.sortable thead')[0].rows[0].cells[{}].
 
 def test_the_page_is_silent_and_asks_for_nothing(port, page):
     async def steps(tab):
-        return await tab.run("[window.hit, document.title, document.images.length]")
+        claim = "document.querySelector('.words').firstChild.data"
+        return await tab.run(f"[window.hit, document.title, document.images.length, {claim}]")
 
-    tab, (hit, title, images) = asyncio.run(visit(port, page, steps))
+    tab, (hit, title, images, claim) = asyncio.run(visit(port, page, steps))
     assert hit is None
     assert images == 0
     assert "<script>window.hit=1</script>" in title
+    assert claim.startswith("<script>window.hit=1</script>")
     assert tab.seen("Log.entryAdded") == []
     assert tab.seen("Runtime.exceptionThrown") == []
     assert tab.seen("Runtime.consoleAPICalled") == []
