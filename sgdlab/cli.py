@@ -194,11 +194,12 @@ def verify(
 ) -> int:
     """Run experiments, or find their runs again, and say whether their claims hold."""
     from sgdlab.experiment import find_experiments, prepare_backend
-    from sgdlab.experiment.verdicts import verify_all
 
     overrides = [each for each in given if "=" in each and not Path(each).exists()]
     paths = [Path(each) for each in given if each not in overrides]
     experiments = find_experiments(paths, overrides, tag)
+    from sgdlab.experiment.verdicts import verify_all
+
     prepare_backend()
     signals: Signals = context.obj
     with signals.patient():

@@ -13,7 +13,6 @@ from sgdlab.experiment.errors import AbortError, ConfigError
 from sgdlab.experiment.experiment import Experiment, load_experiment
 from sgdlab.experiment.folder import open_folder
 from sgdlab.experiment.runs import Run, load_run
-from sgdlab.experiment.work import FINISHED
 
 if TYPE_CHECKING:
     from sgdlab.experiment.running import Progress
@@ -67,6 +66,7 @@ def verify_experiment(
     """
     from sgdlab.experiment.running import resume_run, run_experiment
     from sgdlab.experiment.settling import settle
+    from sgdlab.experiment.work import FINISHED
 
     experiment = config if isinstance(config, Experiment) else load_experiment(config, overrides)
     if not experiment.claims:

@@ -56,7 +56,7 @@ def _check_comparison(claim: Claim) -> Iterator[Problem]:
         which = "none" if claim.factor is None else "both"
         yield ("is",), f"within: {which} given; allowed: exactly one of factor, tolerance"
     if within and claim.factor is not None and claim.factor <= 1:
-        yield ("factor",), f"{claim.factor:g} given; allowed under within: a number > 1"
+        yield ("factor",), f"{claim.factor:g} given; allowed: with within, a number > 1"
     if not within and claim.tolerance is not None:
         yield ("tolerance",), f"given with {claim.comparison}; allowed: with within alone"
     if not isinstance(claim.left, Quantity) and not isinstance(claim.right, Quantity):
