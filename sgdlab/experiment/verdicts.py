@@ -85,7 +85,7 @@ def print_claims(judged: Sequence[Judgement]) -> None:
     print_table([row(each) for each in judged])
     for each in judged:
         if each.note:
-            print(f"{show_verdict(each)}: {each.claim}: {each.note}")
+            print(f"{show_verdict(each)}: {each.claim.rstrip('.')}: {each.note}")
 
 
 def summarise(judged: Sequence[Judgement], experiments: int, failures: int) -> str:
