@@ -99,11 +99,13 @@ def _check_metric(quantity: Quantity, points: Sequence[Point]) -> Iterator[Probl
             if known is not None and metric not in known:
                 yield ("metric",), f"unknown metric {show(metric)}; {suggest(metric, list(known))}"
                 return
-    if quantity.name not in GOALS:
+    if quantity.name not in (*GOALS, "limit"):
         return
     bounds = [key for key in ("at_least", "at_most") if given[key] is not None]
     if metric is None and bounds:
         yield ("metric",), f"missing beside {bounds[0]}; allowed: a metric, or neither of them"
+    elif metric is None and quantity.name == "limit":
+        return
     elif metric is None and any(point.config.goal is None for point in points):
         yield ("metric",), "missing, and the experiment has no target; allowed: either of them"
     elif metric is not None and len(bounds) != 1:

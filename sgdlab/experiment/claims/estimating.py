@@ -124,7 +124,7 @@ def estimate(sample: Sample, resamples: Resamples) -> np.ndarray:
 def _measured(name: str, given: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
     """What is measured of each replicate, with its arguments."""
     if name == "limit":
-        return "diverges", {}
+        return "diverges", given
     return (given["by"]["name"], given["by"]) if name == "tuned" else (name, given)
 
 

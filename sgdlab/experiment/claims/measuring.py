@@ -130,8 +130,11 @@ def _messages_to(table: Table, given: Mapping[str, Any], member: Member, line: T
 
 
 def _diverges(table: Table, given: Mapping[str, Any], member: Member, _: Timeline) -> float:
-    """1 where the last held-out loss is above the first, or not finite."""
-    del given
+    """1 where the end misses the goal, if there is one, or the last held-out loss is above the
+    first or not finite."""
+    if given.get("metric"):
+        last = {name: values[-1:] for name, values in table.items()}
+        return float(_reach(last, given, member) is None)
     losses = _column(table, "loss", member)
     return float(losses[-1] > losses[0] or math.isinf(losses[-1]))
 
@@ -141,6 +144,11 @@ def _staleness(timeline: Timeline, given: Mapping[str, Any]) -> float:
     if not len(used):
         return 0.0
     return used.max() if given["statistic"] == "max" else used.mean()
+
+
+def _seconds_per_update(timeline: Timeline, given: Mapping[str, Any]) -> float:
+    del given
+    return 1.0 / timeline.throughput() if timeline.num_updates else math.inf
 
 
 _OF_EVALUATIONS: dict[str, Callable[[Table, Mapping[str, Any], Any, Timeline], Any]] = {
@@ -155,5 +163,6 @@ _OF_EVALUATIONS: dict[str, Callable[[Table, Mapping[str, Any], Any, Timeline], A
 _OF_TIMELINES: dict[str, Callable[[Timeline, Mapping[str, Any]], Any]] = {
     "staleness": _staleness,
     "throughput": lambda timeline, given: timeline.throughput(),
+    "seconds_per_update": _seconds_per_update,
     "utilisation": lambda timeline, given: timeline.utilisation().mean(),
 }

@@ -34,6 +34,7 @@ _OTHERS: dict[str, Row] = {
     "diverges": {},
     "staleness": {"statistic": (Literal["mean", "max"], "mean")},
     "throughput": {},
+    "seconds_per_update": {},
     "utilisation": {},
 }
 GOALS = ("time_to", "updates_to", "messages_to")
@@ -53,7 +54,7 @@ _QUANTITY = tagged(
     {
         **{name: {**row, **_OF, **_OVER} for name, row in {**_OF_METRICS, **_OTHERS}.items()},
         "tuned": {"axis": (str, ...), "by": (_BY, ...), **_OF, **_OVER},
-        "limit": {"axis": (str, ...), **_OF},
+        "limit": {"axis": (str, ...), **_GOAL, **_OF},
         "theory": {"function": (str, ...), "arguments": (dict[str, Any], {})},
     },
     base=Quantity,

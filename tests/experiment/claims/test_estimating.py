@@ -122,6 +122,13 @@ def test_the_limit_is_the_last_place_before_anything_diverges(losses, expected, 
     assert set(np.unique(values)) == all_values
 
 
+def test_a_limit_may_ask_for_a_goal_at_the_end():
+    quantity = {"name": "limit", "axis": "rule.learning_rate", "metric": "loss", "at_most": 0.5}
+    members = [made.member(rows) for rows in ([[1, 0.4]] * 2, [[1, 0.5]] * 2, [[1, 0.6]] * 2)]
+    assert side(quantity, members)[0] == 0.2
+    assert side({**quantity, "at_most": 0.6}, members)[0] == 0.4
+
+
 def test_a_closed_form_has_no_spread():
     quantity = {"name": "theory", "function": "stability_limit", "arguments": {"delay": 1}}
     values = side(quantity, [made.member([[1, 1]])] * 2)

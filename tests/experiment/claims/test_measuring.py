@@ -26,6 +26,8 @@ FACTS = {
     "messages, two an update": ("messages_to", {"metric": "loss", "at_most": 0.5}, [2, 4]),
     "messages never": ("messages_to", {"metric": "loss", "at_most": 0.1}, [INF, INF]),
     "divergence": ("diverges", {}, [0, 1]),
+    "an end that misses a goal": ("diverges", {"metric": "loss", "at_most": 0.4}, [1, 1]),
+    "an end that meets it": ("diverges", {"metric": "loss", "at_most": 0.5}, [0, 1]),
 }
 
 
@@ -44,6 +46,7 @@ def test_a_quantity_of_evaluations(fact):
         ("staleness", {"statistic": "max"}, made.DELAYED, 1.0),
         ("staleness", {"statistic": "mean"}, made.ROUNDS, 0.0),
         ("throughput", {}, made.ROUNDS, 0.5),  # an update every two seconds
+        ("seconds_per_update", {}, made.ROUNDS, 2.0),
         ("utilisation", {}, made.ROUNDS, 0.75),  # one of two waits half of the time
     ],
 )

@@ -166,6 +166,7 @@ WRONG = {
     "no number": ({"left": {**RATES, "axis": "task.name"}}, "left.axis: 'digits' stands", "a num"),
     "one value": ({"left": {**RATES, "axis": "updates"}}, "left.axis: 1 value", "differ in"),
     "a limit of more": ({"left": {**RATES, "of": None}}, "left.of: points differ in more", "alone"),
+    "half a goal": ({"left": {**RATES, "metric": "loss"}}, "left.metric: none given", "exactly"),
     "tuning by nothing": (
         {"left": {**RATES, "name": "tuned", "by": "throughput"}},
         "left.by: unknown name 'throughput'",
