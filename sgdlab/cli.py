@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 EXIT_USAGE, EXIT_OUTPUT = 2, 6
 # By name, since importing the rooms that these come from would import jax.
-_EXITS = {"DataError": 3, "ResumeError": 2, "CheckpointError": 6}
+_EXITS = {"FloatingPointError": 5, "DataError": 3, "ResumeError": 2, "CheckpointError": 6}
 
 app = typer.Typer(
     name="sgdlab",
@@ -146,6 +146,9 @@ def run(
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print the report's path.")] = False,
     dry_run: Annotated[bool, typer.Option(help="Say what would be run, and stop.")] = False,
+    debug_nans: Annotated[
+        bool, typer.Option("--debug-nans", help="Name the operation that makes a NaN; slow.")
+    ] = False,
     isolate: Annotated[
         bool, typer.Option("--isolate", help="Give each point a process of its own.")
     ] = False,
@@ -201,6 +204,7 @@ def run(
         Follower,
         Isolation,
         follow_run,
+        look_for_nans,
         open_outlets,
         resume_run,
         run_experiment,
@@ -210,6 +214,8 @@ def run(
         with context.obj.patient():
             follow_run(experiment, resume=resume is not None, interrupt=hosts.agree(context.obj))
         return
+    if debug_nans:
+        look_for_nans()
     apart = Isolation(member_timeout, member_memory) if isolate else None
     run_id = run_id or new_id()
     path = resume or root / experiment.name / run_id

@@ -1,4 +1,4 @@
-from .backend import prepare_backend as prepare_backend
+from .backend import look_for_nans as look_for_nans, prepare_backend as prepare_backend
 from .building import build_cluster as build_cluster, draw_timelines as draw_timelines
 from .calibration import (
     Calibration as Calibration,

@@ -35,6 +35,14 @@ def prepare_backend() -> Path | None:
     return folder
 
 
+def look_for_nans() -> None:
+    """Have every operation looked at; in the processes that this one starts, too."""
+    import jax
+
+    os.environ["JAX_DEBUG_NANS"] = "1"
+    jax.config.update("jax_debug_nans", True)
+
+
 def cache_folder() -> Path:
     """Where the compiled programs of this machine lie."""
     import platformdirs

@@ -32,6 +32,7 @@ from sgdlab.training.devices.mesh import must_wait
 from sgdlab.training.devices.sharding import init_sharded
 from sgdlab.training.history import Histories, History
 from sgdlab.training.loop import init_params, init_state, run_chunk
+from sgdlab.training.nans import FoundNanError, are_looked_for, step_finding_nans
 from sgdlab.training.program import Data, Member, Outputs, Program
 
 
@@ -172,7 +173,10 @@ def _run_batch(job: _Job, runs: Sequence[Run]) -> list[History]:
         keeper.start()
     elif keeper is not None:
         chunk = next(cut(timeline, plan, job.every, job.capacity, job.evaluate_every))
-        _, shapes = jax.eval_shape(partial(advance, job.program), state, chunk, member, job.data)
+        with jax.debug_nans(False):  # shapes hold none
+            _, shapes = jax.eval_shape(
+                partial(advance, job.program), state, chunk, member, job.data
+            )
         places = jax.tree.map(lambda leaf: leaf.sharding, state)
         made, state = keeper.restore(state, records, list(metrics), shapes.updates)
         state = jax.device_put(state, places)
@@ -183,14 +187,23 @@ def _run_batch(job: _Job, runs: Sequence[Run]) -> list[History]:
     for (_, last), chunk in zip(bounds(plan.num_updates, job.every, made), chunks, strict=True):
         if job.cancelled.is_set() or all(record.done for record in records):
             break
+        nan = None
         with first_call:
-            state, outputs = advance(job.program, state, chunk, member, job.data)
+            try:
+                state, outputs = advance(job.program, state, chunk, member, job.data)
+            except FoundNanError as error:
+                state, outputs, nan = error.state, error.outputs, error
         first_call = nullcontext()
         if job.program.average is not None and must_wait(job.program.average.mesh):
             jax.block_until_ready(outputs)
         if pending is not None:
             _collect(job, records, *pending)
         pending, made = (last, chunk, outputs), last
+        if nan is not None:
+            _collect(job, records, *pending)
+            pending = None
+            records[0].error, records[0].done = f"before update {last}: {nan}", True
+            break
         due = keeper is not None and keeper.is_due(last, job.every)
         if job.stop is not None or due:
             _collect(job, records, *pending)
@@ -379,9 +392,11 @@ def _advance(program: Program, state: Any, chunk: Any, member: Member, data: Dat
         shape=shape,
         with_keys=program.needs_key,
     )
-    return _step(program, state, chunk, draws, member, data)
+    step = step_finding_nans if are_looked_for(program) else _step
+    return step(program, state, chunk, draws, member, data)
 
 
 @partial(jax.jit, static_argnums=0, donate_argnums=1)
 def _advance_many(program: Program, state: Any, chunk: Any, member: Member, data: Data):
-    return jax.vmap(lambda one, of: _advance(program, one, chunk, of, data))(state, member)
+    with jax.debug_nans(False):  # members side by side are checked by JAX, as a whole
+        return jax.vmap(lambda one, of: _advance(program, one, chunk, of, data))(state, member)
