@@ -21,7 +21,7 @@ import typer
 from sgdlab.experiment.signals import Signals, Stopped
 
 if TYPE_CHECKING:
-    from sgdlab.experiment import Experiment, Follower, Progress, Run
+    from sgdlab.experiment import Experiment, Follower, Run
 
 EXIT_USAGE, EXIT_OUTPUT = 2, 6
 # By name, since importing the rooms that these come from would import jax.
@@ -237,13 +237,9 @@ def _run(make: Callable[..., Run], signals: Signals, quiet: bool, follower: Foll
     prepare_backend()
     failure = None
     with Bar(quiet) as bar, signals.patient():
-
-        def show(progress: Progress) -> None:
-            bar.update(progress)
-            follower.update()
-
         try:
-            made = make(progress=show, interrupt=hosts.agree(signals))
+            progress = follower.beside(bar.update)
+            made = make(progress=progress, interrupt=hosts.agree(signals))
         except IncompleteError as error:
             if error.run is None:
                 raise

@@ -7,7 +7,7 @@ import math
 import re
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -18,6 +18,7 @@ import numpy as np
 from sgdlab.experiment.experiment import Experiment, Point
 
 if TYPE_CHECKING:
+    from sgdlab.experiment.making import Progress
     from sgdlab.experiment.runs import Run
 
 Row: TypeAlias = Mapping[str, float]
@@ -95,6 +96,15 @@ class Follower:
             if self._outlets and time.monotonic() - self._last >= _EVERY:
                 self._last = time.monotonic()
                 self._look()
+
+    def beside(self, show: Callable[[Progress], None]) -> Callable[[Progress], None]:
+        """A `progress` that shows how far it is and looks for what is new."""
+
+        def both(progress: Progress) -> None:
+            show(progress)
+            self.update()
+
+        return both
 
     def finish(self, run: Run) -> None:
         """Hand on what stands in a run that has ended: loss, staleness and measures by update."""
