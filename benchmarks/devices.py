@@ -3,6 +3,7 @@
     python -m benchmarks.devices                 # eight simulated devices, about a minute
     python -m benchmarks.devices --width 512 --depth 24
     python -m benchmarks.devices --plan          # 8, 64 and 4,096 devices by the α-β model
+    python -m benchmarks.language_model          # tokens a second, on the accelerator at hand
 
 The first prints, for each way to spread a step, its collectives, the bytes that a device sends
 beside the lower bound, and the bytes that it holds beside its share. Bytes are those of the

@@ -202,3 +202,29 @@ def _torch_peers():
     from benchmarks import torch_peers
 
     return torch_peers
+
+
+def test_the_language_models_contestants_do_the_same_work():
+    from benchmarks import language_model
+
+    setting = language_model.Setting("0.3M", rows=2, length=16, updates=2, policy="float32")
+    contestants, difference = language_model.make_contestants(setting)
+    assert difference <= 1e-5  # two updates in float32
+    assert [each.name for each in contestants] == ["replay", "hand-written"]
+    for each in contestants:
+        assert each.run() > 0
+        assert each.peak > 3 * 4 * 300_000  # parameters and Adam's two moments
+
+
+def test_the_model_flops_are_six_a_matrix_entry_and_token():
+    from benchmarks.language_model import Setting, flops_per_token
+
+    params = jax.eval_shape(tasks.text(size="0.3M", length=16).init, jax.random.key(0))
+    # every leaf but the scales of the normalisations is a matrix; the tied embedding is the head
+    entries = sum(
+        leaf.size
+        for path, leaf in jax.tree_util.tree_leaves_with_path(params)
+        if "scale" not in jax.tree_util.keystr(path)
+    )
+    attention = 12 * 2 * 112 * 16  # layers, width, length
+    assert flops_per_token(Setting("0.3M", length=16)) == 6 * entries + attention
