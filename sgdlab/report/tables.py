@@ -162,9 +162,8 @@ def _spread(values: np.ndarray) -> Cell:
     text = f"{mean:.4g}"
     if len(finite) > 1:
         deviation = float(finite.std(ddof=1))
-        text = (
-            f"{mean:.4f} ± {deviation:.4f}" if abs(mean) < 10 else f"{mean:.4g} ± {deviation:.2g}"
-        )
+        plain = 0.01 <= abs(mean) < 10
+        text = f"{mean:.4f} ± {deviation:.4f}" if plain else f"{mean:.4g} ± {deviation:.2g}"
     return Cell(Markup(escape(text) + escape(note)), mean)
 
 

@@ -207,6 +207,19 @@ def test_the_data_are_the_evaluations(three):
     np.testing.assert_allclose(table[expected.columns], expected, rtol=1e-6, atol=1e-12)
 
 
+def test_a_small_loss_is_not_written_as_zero():
+    run = fakes.three_protocols()
+    member = run.members[0]
+    losses = [2.9e-5, 3.1e-5] * (len(member.summary["final"]["loss"]) // 2)
+    final = {**member.summary["final"], "loss": losses}
+    member = dataclasses.replace(member, summary={**member.summary, "final": final})
+    run = dataclasses.replace(run, members=(member, *run.members[1:]))
+    head, line, *_ = rows(build_report([run]), "Members, one a row")
+    mean, deviation = dict(zip(head, line, strict=True))["final loss"].split(" ± ")
+    assert float(mean) == pytest.approx(3e-5)
+    assert float(deviation) == pytest.approx(np.std(losses, ddof=1), rel=0.05)  # two digits
+
+
 def test_the_table_tells_what_the_members_did(three):
     head, *lines = rows(three, "Members, one a row")
     for line, member in zip(lines, fakes.three_protocols().members, strict=True):
