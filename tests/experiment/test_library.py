@@ -9,6 +9,7 @@ from sgdlab.experiment import load_experiment
 
 FOLDER = Path(__file__).parents[2] / "experiments"
 FILES = sorted(FOLDER.rglob("*.yaml"))
+CLAIMING = [path for path in FILES if path.parent.name != "devices"]  # which not all machines have
 TABLE = (FOLDER / "README.md").read_text()
 
 
@@ -23,7 +24,7 @@ def count(claims):
     return f"{held}, {refuted} refuted" if refuted else held
 
 
-@pytest.mark.parametrize("path", FILES, ids=named)
+@pytest.mark.parametrize("path", CLAIMING, ids=named)
 def test_a_file_says_what_it_asks_and_what_came_out(path):
     text = path.read_text()
     experiment = load_experiment(path)
@@ -39,7 +40,7 @@ def test_a_file_says_what_it_asks_and_what_came_out(path):
 def test_the_table_has_every_file_and_adds_them_up():
     linked = set(re.findall(r"\]\(([\w/.-]+\.yaml)\)", TABLE))
     assert linked == {named(path) for path in FILES}
-    claims = [claim for path in FILES for claim in load_experiment(path).claims]
+    claims = [claim for path in CLAIMING for claim in load_experiment(path).claims]
     refuted = [claim for claim in claims if claim.refuted]
     total = f"{len(claims)} claims, of which {len(claims) - len(refuted)} hold"
     assert f"{total} and {len(refuted)} are refuted" in " ".join(TABLE.split())
