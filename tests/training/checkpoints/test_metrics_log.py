@@ -109,7 +109,7 @@ def changed(path, value):
         (("task", "hidden", 1), 32, "task.hidden.1: 64 in the checkpoint, 32 in this run"),
         (("rule", "name"), "sgd", 'rule.name: "momentum" in the checkpoint, "sgd" in this run'),
         (("rule", "learning_rate"), 0.2, "rule.learning_rate: 0.1 in the checkpoint, 0.2 in"),
-        (("receive",), [], "receive: nothing in the checkpoint, [] in this run"),
+        (("receive",), [], 'receive.0.name: "scale_by_staleness" in the checkpoint, nothing'),
         (("precision", "policy"), "float16", 'precision.policy: "float32" in the checkpoint, "fl'),
         (("protocol", "wait"), 1.0, 'protocol.wait: "inf" in the checkpoint, 1.0 in this run'),
         (("seed",), 1, "seed: 0 in the checkpoint, 1 in this run"),
