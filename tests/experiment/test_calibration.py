@@ -104,6 +104,7 @@ def spied(monkeypatch, look):
     monkeypatch.setattr(tasks, "make_task", make_task)
 
 
+@jax.check_tracer_leaks(False)  # which traces again each time
 def test_the_gradient_is_compiled_once_at_the_experiments_batch_size_and_precision(monkeypatch):
     seen = []
     spied(

@@ -75,6 +75,7 @@ def test_the_minimum_survives_jit_scan_vmap_and_flattening():
 
 
 @pytest.mark.parametrize("name", SCALES)
+@jax.check_tracer_leaks(False)  # which traces again each time
 def test_a_step_keeps_structure_and_types_so_that_nothing_is_traced_twice(name):
     traces = []
 
@@ -140,6 +141,7 @@ def test_all_finite_sees_one_bad_number_anywhere(bad):
         assert not bool(all_finite({**tree, "b": jnp.array([0.0, bad], dtype)}))
 
 
+@jax.debug_key_reuse(False)  # a key is chosen, not drawn from
 def test_select_tree_takes_one_tree_whole():
     one = {"x": jnp.float32(np.nan), "n": jnp.arange(2), "key": jax.random.key(1)}
     two = {"x": jnp.float32(2.0), "n": jnp.arange(2) + 5, "key": jax.random.key(2)}
