@@ -129,7 +129,7 @@ def test_a_run_killed_on_2_by_2_goes_on_on_1_by_4(folder):
     """Two processes of two devices; then one process that simulates four."""
     with Two(folder, "x", "updates=400", "devices={data: 2, fsdp: 2}", devices_each=2) as two:
         two.processes[1].kill()
-        two.processes[0].wait(10)
+        two.processes[0].wait(20)  # at a checkpoint's barrier only jax's heartbeat tells of a loss
     saved = checkpoints.find(folder / "x" / "checkpoints" / "0" / "0")
     assert {path.suffix for path in saved} == {".shards"}
     made = checkpoints.read_header(saved[-1]).update
