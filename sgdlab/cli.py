@@ -210,12 +210,12 @@ def run(
         run_experiment,
     )
 
+    if debug_nans:  # on every process, or their programs would differ
+        look_for_nans()
     if not hosts.is_leader():
         with context.obj.patient():
             follow_run(experiment, resume=resume is not None, interrupt=hosts.agree(context.obj))
         return
-    if debug_nans:
-        look_for_nans()
     apart = Isolation(member_timeout, member_memory) if isolate else None
     run_id = run_id or new_id()
     path = resume or root / experiment.name / run_id

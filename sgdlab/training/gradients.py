@@ -86,8 +86,8 @@ def accumulate(local: Callable, microbatches: int) -> Callable:
             return local(params, rows, None if key is None else jax.random.fold_in(key, index))
 
         def add(total, index):
-            grow = lambda sum, leaf: sum + leaf.astype(sum.dtype)  # noqa: E731
-            return jax.tree.map(grow, total, one(index)), None
+            part = one(index)
+            return jax.tree.map(lambda sum, leaf: sum + leaf.astype(sum.dtype), total, part), None
 
         shapes = jax.eval_shape(one, jnp.int32(0))
         zeros = jax.tree.map(

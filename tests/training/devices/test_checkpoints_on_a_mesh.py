@@ -37,18 +37,19 @@ def place(tree, mesh):
 
 def like(mesh):
     """What `place` gives, without its values."""
-    keep = lambda leaf: (  # noqa: E731
-        jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
-        if isinstance(leaf, jax.Array)
-        else jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
-    )
+
+    def keep(leaf):
+        sharding = leaf.sharding if isinstance(leaf, jax.Array) else None
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+
     return jax.tree.map(keep, place(make(0), mesh))
 
 
 def bits(tree):
-    words = lambda leaf: (  # noqa: E731
-        jax.random.key_data(leaf) if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf
-    )
+    def words(leaf):
+        is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+        return jax.random.key_data(leaf) if is_key else leaf
+
     return [np.asarray(words(leaf)).tobytes() for leaf in jax.tree.leaves(tree)]
 
 
