@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter
 
 
 def draw(by_workers: list[list[Any]], by_parameters: list[list[Any]], path: Path) -> None:
@@ -18,10 +19,10 @@ def draw(by_workers: list[list[Any]], by_parameters: list[list[Any]], path: Path
     """
     figure = Figure(figsize=(9, 3.4), layout="constrained")
     panels = figure.subplots(1, 2, sharey=True)
-    _curve(panels[0], [(float(row[2]), float(row[-1]), f"N = {row[0]}") for row in by_workers])
-    panels[0].set(xlabel="slots, MiB (digits MLP)", ylabel="replay / floor")
-    _curve(panels[1], [(float(row[1]), float(row[-1]), f"P = {row[0]}") for row in by_parameters])
-    panels[1].set(xlabel="state, MiB (N = 4)")
+    _curve(panels[0], [(float(row[2]), float(row[-1]), _short(row[0])) for row in by_workers])
+    panels[0].set(xlabel="slots, MiB; labels: workers (digits MLP)", ylabel="replay / floor")
+    _curve(panels[1], [(float(row[1]), float(row[-1]), _short(row[0])) for row in by_parameters])
+    panels[1].set(xlabel="state, MiB; labels: parameters (N = 4)")
     figure.savefig(path, metadata={"Date": None})
 
 
@@ -29,11 +30,16 @@ def _curve(axes, points: list[tuple[float, float, str]]) -> None:
     """A marked line; each point carries its label, each cache a dotted upright."""
     axes.plot([x for x, _, _ in points], [y for _, y, _ in points], marker="o", color="#0072b2")
     for x, y, label in points:
-        axes.annotate(label, (x, y), (0, 6), textcoords="offset points", fontsize=6, ha="center")
+        axes.annotate(label, (x, y), (0, 6), textcoords="offset points", fontsize=7, ha="center")
     for name, size in _caches().items():
         axes.axvline(size, color="0.5", linestyle=":")
         axes.annotate(name, (size, 0.42), (2, 0), textcoords="offset points", fontsize=7)
     axes.set(xscale="log", ylim=(0.4, 1.1))
+
+
+def _short(count: str) -> str:
+    """A count as a label has room for it: 4,096 is 4k."""
+    return EngFormatter(places=0, sep="")(float(str(count).replace(",", "")))
 
 
 def _caches() -> dict[str, float]:
