@@ -1,7 +1,8 @@
 """A run of its own process, to be killed: `killable.py FOLDER DEVICES UPDATES`.
 
 Dropout, momentum, a dynamic loss scale in float16, an asynchronous timeline and canonical sums. It
-saves itself after every chunk, says so in a line, and goes on from what it finds in the folder.
+saves itself after every chunk, says so in a line, and goes on from what it finds in the folder. It
+makes one chunk for each line of its standard input, and all that are left once that is closed.
 """
 
 import json
@@ -40,7 +41,7 @@ def make_task():
     return Task("dropped", init, loss, data, data, needs_key=True)
 
 
-def main(folder: Path, devices: int, updates: int) -> None:
+def main(folder: Path, devices: int, updates: int, signals: Signals) -> None:
     simulate_devices(devices)
     import jax
 
@@ -56,8 +57,9 @@ def main(folder: Path, devices: int, updates: int) -> None:
         for row in chunk.evaluations:
             log.append(json.dumps(row))
         print(chunk.update, flush=True)
+        sys.stdin.readline()
 
-    with Signals() as signals, signals.patient(), MetricsLog(folder / "metrics.jsonl") as log:
+    with signals.patient(), MetricsLog(folder / "metrics.jsonl") as log:
         plan = training.CheckpointPlan(
             folder / "checkpoints", logs={0: log}, interrupt=signals.asked
         )
@@ -83,6 +85,9 @@ def main(folder: Path, devices: int, updates: int) -> None:
 
 if __name__ == "__main__":
     try:
-        main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))
+        # First of all, as on the command line: an exception that a signal raises may get lost while
+        # modules are imported, and then only who counts signals knows of it.
+        with Signals() as taken:
+            main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), taken)
     except Stopped as stopped:
         sys.exit(128 + stopped.number)

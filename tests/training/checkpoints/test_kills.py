@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[3]
 PROGRAM = Path(__file__).with_name("killable.py")
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 DEVICES = (1, 2, 4)
-EACH = 24  # chunks that the run has for each kill; one takes a third of them
+EACH = 12  # chunks that the run has for each kill, which are more than it lets pass
 
 
 def start(folder, devices, updates):
@@ -31,6 +31,7 @@ def start(folder, devices, updates):
     return subprocess.Popen(
         [sys.executable, str(PROGRAM), str(folder), str(devices), str(updates)],
         env={**environ, "PYTHONPATH": str(ROOT)},
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -52,12 +53,14 @@ def test_kills_on_changing_devices_change_no_byte(tmp_path, long_form):
         number, devices = SIGNALS[kill % 3], rng.choice(DEVICES)
         process = start(cut, devices, updates)
         early = rng.random() < 0.2
-        for _ in range(0 if early else rng.randrange(1, EACH // 4)):
+        for _ in range(0 if early else rng.randrange(1, EACH // 2)):
             assert process.stdout.readline(), process.communicate()
+            print(file=process.stdin, flush=True)
         # In a chunk, in a save, or, where nothing was waited for, in the start or in a restore.
         time.sleep(rng.uniform(0.0, 1.2 if early else 0.01))
         process.send_signal(number)
         _, err = process.communicate(timeout=60)
+        assert process.returncode, f"{number.name} was lost, {early=}: {err}"
         if number == signal.SIGKILL or not early:
             expected = -number if number == signal.SIGKILL else 128 + number
             assert process.returncode == expected, err
