@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from sgdlab.experiment.signals import Signals, Stopped
+from sgdlab.experiment.running.signals import Signals, Stopped
 
 if TYPE_CHECKING:
     from sgdlab.experiment import Experiment, Follower, Run
@@ -75,7 +75,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         except (Exception, KeyboardInterrupt, Stopped) as error:
             if explain:
                 tracebacks.print_exc()
-            from sgdlab.experiment import hosts
+            from sgdlab.experiment.running import hosts
 
             hosts.end_if_peer_lost(error)
             code, lines = _fail(error, signals)
@@ -191,7 +191,7 @@ def run(
     outlets = ["tensorboard"] * tensorboard + ["wandb"] * wandb
     check_outlets(outlets)
     experiment = load_experiment(file or own or "", given)
-    from sgdlab.experiment import hosts
+    from sgdlab.experiment.running import hosts
 
     if not dry_run:
         hosts.start(simulate_devices, distributed, coordinator, num_processes, process_id)
@@ -230,9 +230,10 @@ def run(
 
 def _run(make: Callable[..., Run], signals: Signals, quiet: bool, follower: Follower) -> None:
     """Make a run, and its report."""
-    from sgdlab.experiment import IncompleteError, hosts, prepare_backend
-    from sgdlab.experiment.display import Bar, print_table
-    from sgdlab.experiment.verdicts import print_claims
+    from sgdlab.experiment import IncompleteError, prepare_backend
+    from sgdlab.experiment.running import hosts
+    from sgdlab.experiment.terminal.display import Bar, print_table
+    from sgdlab.experiment.terminal.verdicts import print_claims
 
     prepare_backend()
     failure = None
@@ -272,8 +273,8 @@ def verify(
     overrides = [each for each in given if "=" in each and not Path(each).exists()]
     paths = [Path(each) for each in given if each not in overrides]
     experiments = find_experiments(paths, overrides, tag)
-    from sgdlab.experiment import hosts
-    from sgdlab.experiment.verdicts import verify_all
+    from sgdlab.experiment.running import hosts
+    from sgdlab.experiment.terminal.verdicts import verify_all
 
     hosts.start(simulate_devices)
     prepare_backend()
@@ -298,7 +299,7 @@ def timeline(
 ) -> None:
     """Draw who computes when and how stale it is; no training."""
     from sgdlab.experiment import load_experiment, preview
-    from sgdlab.experiment.display import print_table, save_figure
+    from sgdlab.experiment.terminal.display import print_table, save_figure
 
     experiment = load_experiment(file, list(overrides or ()))
     found = preview(experiment)
@@ -333,7 +334,7 @@ def precision(
 ) -> None:
     """Run an experiment under each precision: what it loses and what it saves."""
     from sgdlab.experiment import choose_policies, load_experiment, prepare_backend, study_precision
-    from sgdlab.experiment.precision_tables import draw_exponents, print_study
+    from sgdlab.experiment.terminal.precision_tables import draw_exponents, print_study
 
     experiment = load_experiment(file, list(overrides or ()))
     policies = choose_policies(experiment)
@@ -368,7 +369,7 @@ def list_runs(
 ) -> None:
     """List the runs below a root, the newest first."""
     from sgdlab.experiment import load_runs
-    from sgdlab.experiment.display import print_table
+    from sgdlab.experiment.terminal.display import print_table
 
     table: Any = load_runs(root)
     if sort not in table:
@@ -394,7 +395,7 @@ def schema() -> None:
 
 
 def _print_points(experiment: Experiment) -> None:
-    from sgdlab.experiment.reading import dump
+    from sgdlab.experiment.reading.parsing import dump
 
     for point in experiment.points:
         print(f"{point.index}: {point.label or 'the only point'}")

@@ -15,7 +15,7 @@ import yaml
 
 from sgdlab.cli import main
 from sgdlab.experiment import load_run
-from sgdlab.experiment.experiment import load_experiment
+from sgdlab.experiment.config.experiment import load_experiment
 
 ROOT = Path(__file__).parent.parent
 CONFIG = {

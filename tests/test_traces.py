@@ -57,7 +57,7 @@ def listening():
     return found
 
 
-import sgdlab.experiment.display as display
+import sgdlab.experiment.terminal.display as display
 true, seen = display.Bar.update, []
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from sgdlab.experiment.runs import Run
+    from sgdlab.experiment.folders.run import Run
 
 
 class ExperimentError(Exception):

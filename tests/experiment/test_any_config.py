@@ -15,8 +15,8 @@ import yaml
 from hypothesis import HealthCheck, given, settings, strategies as st
 
 from sgdlab.experiment import ConfigError, load_experiment
-from sgdlab.experiment.building import draw_timelines
-from sgdlab.experiment.config import HORIZONS, config_schema
+from sgdlab.experiment.config.building import draw_timelines
+from sgdlab.experiment.config.schema import HORIZONS, config_schema
 from sgdlab.timelines import TimelineError
 
 ROOT = Path(__file__).parents[2]

@@ -11,7 +11,7 @@ from scipy import stats
 
 from sgdlab import tasks
 from sgdlab.experiment import ConfigError, load_experiment
-from sgdlab.experiment.calibration import (
+from sgdlab.experiment.studies.calibration import (
     Calibration,
     calibrate,
     calibrate_experiment,

@@ -5,9 +5,9 @@ import copy
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from sgdlab.experiment.config import Config, config_schema
+from sgdlab.experiment.config.experiment import load_experiment
+from sgdlab.experiment.config.schema import Config, config_schema
 from sgdlab.experiment.errors import ConfigError
-from sgdlab.experiment.experiment import load_experiment
 from sgdlab.rules.table import OPTAX_RULES, RULES, SCHEDULES
 from sgdlab.tasks.table import TASKS
 from sgdlab.timelines import PROTOCOLS

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from sgdlab.experiment.config import Config
-from sgdlab.experiment.experiment import load_experiment
-from sgdlab.experiment.reading import parse
+from sgdlab.experiment.config.experiment import load_experiment
+from sgdlab.experiment.config.schema import Config
+from sgdlab.experiment.reading.parsing import parse
 
 TEXT = (Path(__file__).parents[2] / "docs" / "experiments.md").read_text()
 BASE = {

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from sgdlab.experiment import BusyError, OutputError, create_folder, open_folder
-from sgdlab.experiment.folder import NAME, is_busy, to_json
-from sgdlab.experiment.work import PointLog
+from sgdlab.experiment.folders.folder import NAME, is_busy, to_json
+from sgdlab.experiment.running.work import PointLog
 from sgdlab.training import CheckpointError
 
 

@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sgdlab.experiment import ConfigError, hosts
+from sgdlab.experiment import ConfigError
+from sgdlab.experiment.running import hosts
 from sgdlab.training import checkpoints
 from sgdlab.training.devices.distributed import GIVEN_UP, PEER_LOST
 from sgdlab.training.devices.launching import free_port, launch

@@ -19,7 +19,7 @@ from sgdlab.experiment import (
     resume_run,
     run_experiment,
 )
-from sgdlab.experiment.folder import is_busy
+from sgdlab.experiment.folders.folder import is_busy
 from sgdlab.training import checkpoints
 
 ROOT = Path(__file__).parents[2]
@@ -201,7 +201,8 @@ def find_child(process, folder, index):
                 words = path.read_bytes().split(b"\0")
             except OSError:
                 continue
-            if words[2:5] == [b"sgdlab.experiment.isolated", bytes(folder), str(index).encode()]:
+            module = b"sgdlab.experiment.running.isolated"
+            if words[2:5] == [module, bytes(folder), str(index).encode()]:
                 return int(path.parent.name)
         time.sleep(0.02)
     raise AssertionError(f"point {index} was never begun")

@@ -6,7 +6,7 @@ import pytest
 
 from sgdlab import rules, tasks, timelines, training
 from sgdlab.experiment import Judgement, load_experiment, load_run, run_experiment
-from sgdlab.experiment.notebook import MAX_ROWS, show_claims
+from sgdlab.experiment.config.notebook import MAX_ROWS, show_claims
 
 NASTY = "<script>alert(1)</script>\"'&</td></pre> \u2028 <img src=x onerror=alert(1)>"
 CONFIG = {

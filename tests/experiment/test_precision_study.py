@@ -9,7 +9,7 @@ import pytest
 from sgdlab import plots
 from sgdlab.cli import main
 from sgdlab.experiment import ConfigError, choose_policies, load_experiment, study_precision
-from sgdlab.experiment.precision_study import POLICIES, format_ranges
+from sgdlab.experiment.studies.precision import POLICIES, format_ranges
 
 pytestmark = pytest.mark.slow
 

@@ -7,7 +7,7 @@ import yaml
 from hypothesis import example, given, settings, strategies as st
 
 from sgdlab.experiment.errors import ConfigError
-from sgdlab.experiment.reading import MAX_DEPTH, MAX_VALUES, dump, parse
+from sgdlab.experiment.reading.parsing import MAX_DEPTH, MAX_VALUES, dump, parse
 
 SCALARS = {
     "1e-3": 0.001,

@@ -16,7 +16,7 @@ from sgdlab.experiment import (
     load_runs,
     run_experiment,
 )
-from sgdlab.experiment.reading import parse
+from sgdlab.experiment.reading.parsing import parse
 
 BASE = {
     "name": "quadratic",

@@ -3,7 +3,7 @@
 import pytest
 
 from sgdlab.experiment import ConfigError, load_experiment
-from sgdlab.experiment.workshop import Workshop
+from sgdlab.experiment.running.workshop import Workshop
 
 BASE = {
     "name": "base",

@@ -19,7 +19,7 @@ from sgdlab.experiment import (
     load_run,
     verify_experiment,
 )
-from sgdlab.experiment.verifying import run_id
+from sgdlab.experiment.studies.verifying import run_id
 
 # With rate 0.5 the parameter is halved by each of two updates, with 3 it is doubled.
 FINAL = {"name": "final", "metric": "distance"}

@@ -10,12 +10,12 @@ from pydantic import Field, ValidationError
 from sgdlab.experiment.claims import theories
 from sgdlab.experiment.claims.selecting import MISSING, differs_elsewhere, look_up, select
 from sgdlab.experiment.claims.vocabulary import CLAIM, GOALS, TAG, Claim, Quantity
-from sgdlab.experiment.problems import Problem, explain, show, suggest
-from sgdlab.experiment.unions import Chosen, Strict
+from sgdlab.experiment.reading.problems import Problem, explain, show, suggest
+from sgdlab.experiment.reading.unions import Chosen, Strict
 from sgdlab.tasks.table import METRICS
 
 if TYPE_CHECKING:
-    from sgdlab.experiment.experiment import Point
+    from sgdlab.experiment.config.experiment import Point
 
 
 class Stated(Strict):

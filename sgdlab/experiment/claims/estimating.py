@@ -24,8 +24,8 @@ from sgdlab.experiment.claims.selecting import look_up, select
 from sgdlab.experiment.claims.vocabulary import GOALS, Quantity
 
 if TYPE_CHECKING:
-    from sgdlab.experiment.experiment import Point
-    from sgdlab.experiment.runs import Member
+    from sgdlab.experiment.config.experiment import Point
+    from sgdlab.experiment.folders.run import Member
 
 RESAMPLES = 2000
 _SEED = 20160105  # of the resamples: a verdict is the same each time

@@ -15,8 +15,8 @@ from sgdlab.experiment.claims.measuring import UnmeasuredError
 from sgdlab.experiment.claims.vocabulary import Claim
 
 if TYPE_CHECKING:
-    from sgdlab.experiment.experiment import Point
-    from sgdlab.experiment.runs import Member
+    from sgdlab.experiment.config.experiment import Point
+    from sgdlab.experiment.folders.run import Member
 
 _ORDERS = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
 _OUTSIDE = 0.025  # of the resamples, on either side of the interval

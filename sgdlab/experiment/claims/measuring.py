@@ -14,7 +14,7 @@ import numpy as np
 from sgdlab.timelines import Timeline
 
 if TYPE_CHECKING:
-    from sgdlab.experiment.runs import Member
+    from sgdlab.experiment.folders.run import Member
 
 Table = Mapping[str, np.ndarray]
 """The evaluations of one replicate: a column for each name."""

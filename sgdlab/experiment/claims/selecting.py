@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sgdlab.experiment.experiment import Point
+    from sgdlab.experiment.config.experiment import Point
 
 _MANY = 12  # labels that a line names
 MISSING = object()

@@ -11,7 +11,7 @@ from typing import Any, Union, get_args, get_origin
 import numpy as np
 
 from sgdlab import theory
-from sgdlab.experiment.problems import Problem, show, suggest
+from sgdlab.experiment.reading.problems import Problem, show, suggest
 
 # No closed form shall take more than a moment; a delay is the degree of a polynomial.
 _LARGEST, _LONGEST_DELAY = 1_000_000, 1_000

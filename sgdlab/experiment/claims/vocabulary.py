@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge, Lt, MaxLen, MinLen
 from pydantic import create_model
 
-from sgdlab.experiment.unions import Alternative, Row, Strict, by_kind, refine, tagged
+from sgdlab.experiment.reading.unions import Alternative, Row, Strict, by_kind, refine, tagged
 from sgdlab.timelines.arguments import NonNegative, Positive
 
 COMPARISONS = ("<", "<=", ">", ">=", "within")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sgdlab.experiment.experiment import load_experiment
+from sgdlab.experiment.config.experiment import load_experiment
+from sgdlab.experiment.folders.run import Run
 from sgdlab.experiment.outlets.choosing import open_outlets
 from sgdlab.experiment.outlets.following import Follower
-from sgdlab.experiment.runs import Run
 
 
 def export_run(run: Run, outlets: Sequence[str] = ("tensorboard",)) -> None:

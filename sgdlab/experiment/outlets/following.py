@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
 
-from sgdlab.experiment.experiment import Experiment, Point
+from sgdlab.experiment.config.experiment import Experiment, Point
 
 if TYPE_CHECKING:
-    from sgdlab.experiment.making import Progress
-    from sgdlab.experiment.runs import Run
+    from sgdlab.experiment.folders.run import Run
+    from sgdlab.experiment.running.making import Progress
 
 Row: TypeAlias = Mapping[str, float]
 """Numbers by their names: `held-out/loss`."""

@@ -9,7 +9,7 @@ import json
 import sys
 from pathlib import Path
 
-from sgdlab.experiment.signals import Signals, Stopped
+from sgdlab.experiment.running.signals import Signals, Stopped
 from sgdlab.training.devices.launching import simulate_devices
 
 CHUNK = 4  # updates

@@ -1,0 +1,40 @@
+"""A config's cluster and timelines; NumPy only."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+from sgdlab.experiment.config.schema import HORIZONS, Config
+from sgdlab.timelines import PROTOCOLS, Cluster, Timeline
+
+
+def build_cluster(config: Config) -> Cluster:
+    """The cluster of a config, its messages as long as the worker program makes them.
+
+    Raises:
+      TimelineError: the parts don't fit one another.
+    """
+    arguments = {} if config.cluster is None else config.cluster.model_dump()
+    steps = config.worker.arguments().get("steps", 1)
+    return Cluster(**arguments, gradients_per_message=steps)
+
+
+def draw_timelines(config: Config) -> tuple[Timeline, ...]:
+    """The timelines of a config, one for each draw of the clocks; draw d has seed `seed + d`.
+
+    Raises:
+      TimelineError: the protocol refuses its arguments, or the horizon has no update in it.
+    """
+    function = PROTOCOLS[config.protocol.name]
+    takes = inspect.signature(function).parameters
+    arguments: dict[str, Any] = config.protocol.arguments()
+    for key in HORIZONS:
+        if getattr(config, key) is not None:
+            arguments[key] = getattr(config, key)
+    if "cluster" in takes:
+        arguments["cluster"] = build_cluster(config)
+    if "seed" not in takes:
+        return (function(**arguments),)
+    seeds = range(config.seed, config.seed + config.timelines)
+    return tuple(function(**arguments, seed=seed % 2**32) for seed in seeds)

@@ -1,0 +1,89 @@
+"""On what a run was made: versions, machine, devices, data."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import sgdlab
+
+PACKAGES = ("sgdlab", "jax", "jaxlib", "optax", "flax", "numpy", "scikit-learn", "pandas")
+
+
+def describe_environment() -> dict[str, Any]:
+    """Versions, machine and devices; starts JAX's backend."""
+    import jax
+
+    devices = jax.devices()
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "machine": platform.machine(),
+        "cpu": cpu_name(),
+        "cores": len(os.sched_getaffinity(0)),
+        "versions": {**_versions(), "sgdlab": sgdlab.__version__},
+        "backend": jax.default_backend(),
+        "devices": [device.device_kind for device in devices],
+        "xla_flags": os.environ.get("XLA_FLAGS", ""),
+        "commit": find_commit(Path(sgdlab.__file__).parents[1]),
+        "command": Path(sys.argv[0]).name if sys.argv else "",
+    }
+
+
+def cpu_name() -> str:
+    """The processor's model, as the system names it."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def find_commit(folder: Path) -> str | None:
+    """The commit of the checkout in a folder, `+` behind it where files differ; else None."""
+    if not (folder / ".git").exists():
+        return None
+    commit = _git(folder, "rev-parse", "HEAD")
+    changed = _git(folder, "status", "--porcelain", "--untracked-files=no")
+    return commit and commit + ("+" if changed else "")
+
+
+def hash_data(*parts: Mapping[str, np.ndarray]) -> str:
+    """SHA-256 over the names, types, shapes and values of arrays."""
+    digest = hashlib.sha256()
+    for part in parts:
+        for name in sorted(part):
+            array = np.ascontiguousarray(part[name])
+            digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
+            digest.update(array.view(np.uint8).data if array.size else b"")
+    return digest.hexdigest()
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    command = ["git", "-C", str(folder), *arguments]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()

@@ -1,0 +1,88 @@
+"""What can be found wrong with an experiment before anything is written."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sgdlab.experiment.config.experiment import Experiment, Point
+from sgdlab.experiment.config.schema import Devices
+from sgdlab.experiment.errors import ConfigError
+from sgdlab.experiment.reading.files import make_error
+from sgdlab.experiment.reading.problems import suggest
+from sgdlab.experiment.running.work import Work
+from sgdlab.experiment.running.workshop import Workshop
+from sgdlab.timelines import Timeline, TimelineError
+from sgdlab.training import replaying
+
+
+def prepare(
+    experiment: Experiment, workshop: Workshop, points: Sequence[Point] | None = None
+) -> list[Work]:
+    """Build what can fail before anything is written.
+
+    Args:
+      experiment: a checked one.
+      workshop: where what it names is built.
+      points: only these; by default all.
+
+    Returns:
+      The points, ready to be made.
+
+    Raises:
+      ConfigError, DataFileError, DataError: a point cannot be made.
+    """
+    works = []
+    single = len(experiment.points) == 1
+    for point in experiment.points if points is None else points:
+        prefix = f"{experiment.source}: {f'{point.label}: ' if point.label else ''}"
+        try:
+            timelines = workshop.timelines(point.config)
+        except TimelineError as error:
+            line = f"{prefix}protocol: {error}"
+            raise make_error([line], [str(error)], point.config.model_dump()) from error
+        if not all(timeline.num_updates for timeline in timelines):
+            raise ConfigError([f"{prefix}no update happens; allowed: a longer horizon"])
+        try:
+            _build(point, timelines, workshop)
+        except ValueError as error:
+            if type(error) is not ValueError:  # a DataError says itself what is wrong
+                raise
+            raise ConfigError([f"{prefix}{error}"]) from error
+        _check_goals(point, workshop, prefix)
+        parts = () if single else ("members", str(point.index))
+        works.append(Work(point, timelines, parts))
+    return works
+
+
+def _build(point: Point, timelines: tuple[Timeline, ...], workshop: Workshop) -> None:
+    """Every part of a point once, so that what a part refuses is known now."""
+    config = point.config
+    workshop.task(config)
+    workshop.partition(config, timelines[0].num_workers)
+    workshop.rule(config, point.mapped)(**point.mapped)
+    workshop.receive(config, timelines[0])
+    workshop.loss_scale(config)
+    computes = workshop.worker(config).gradients_per_message
+    for timeline in timelines:
+        if timeline.gradients_per_message != computes:
+            found = timeline.gradients_per_message
+            raise ValueError(
+                f"protocol: messages of {found} gradients; allowed: {computes}, as the worker sends"
+            )
+    if config.devices != Devices():  # what can't be spread is found where the program is chosen
+        points = {name: [value] for name, value in point.mapped.items()}
+        replaying.prepare(
+            **workshop.arguments(config, point.mapped, timelines), hyperparameters=points
+        )
+    else:
+        workshop.mesh(config)
+
+
+def _check_goals(point: Point, workshop: Workshop, prefix: str) -> None:
+    """The metrics that a target or a stop names are the task's."""
+    for key in ("target", "stop"):
+        goal = getattr(point.config, key)
+        known = workshop.metrics(point.config) if goal is not None else ()
+        if goal is not None and goal.metric not in known:
+            text = f"unknown metric {goal.metric!r}; {suggest(goal.metric, list(known))}"
+            raise ConfigError([f"{prefix}{key}.metric: {text}"])

@@ -1,0 +1,118 @@
+"""The run's summary, written anew whenever it changes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+
+from sgdlab.experiment.config.experiment import Experiment
+from sgdlab.experiment.errors import ExperimentError
+from sgdlab.experiment.folders.folder import RunFolder, to_json
+from sgdlab.experiment.running.work import FINISHED, Work
+
+
+class Record:
+    """What `summary.json` says.
+
+    Args:
+      experiment: what is run.
+      folder: where to.
+      works: its points.
+      before: the summary that an earlier part of the run has left: its start and its wall time.
+    """
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        folder: RunFolder,
+        works: list[Work],
+        before: Mapping[str, Any],
+    ) -> None:
+        self._experiment, self._folder, self._works = experiment, folder, works
+        self._started = before.get("started") or datetime.now(UTC).isoformat(timespec="seconds")
+        self._clock = time.monotonic() - (before.get("wall_seconds") or 0.0)
+
+    def write(self, *, done: bool = False, status: str = "running") -> None:
+        """Write it."""
+        goal = self._experiment.points[0].config.goal
+        for work in self._works:
+            if work.status in FINISHED and work.entry is None:
+                work.entry = describe(work)
+        if done:
+            ended = {work.status for work in self._works}
+            status = (
+                "failed" if "failed" in ended else "aborted" if ended == {"aborted"} else "done"
+            )
+        self._folder.write_json(
+            {
+                "status": status,
+                "started": self._started,
+                "wall_seconds": round(time.monotonic() - self._clock, 3),
+                "programs": len(self._experiment.groups),
+                "runs": self._experiment.num_runs,
+                "target": goal and goal.model_dump(exclude_none=True),
+                "members": [work.entry or describe(work) for work in self._works],
+            },
+            "summary.json",
+        )
+
+    def interrupt(self) -> None:
+        """Say that it ended early; the failure itself matters more than that this one fails."""
+        for work in self._works:
+            if work.status == "running":
+                work.status = "interrupted"
+        with suppress(ExperimentError):
+            self.write(status="interrupted")
+
+
+def describe(work: Work) -> dict[str, Any]:
+    """What the summary says of a point."""
+    entry = {
+        "label": work.point.label,
+        "point": work.point.values,
+        "config": work.point.config.model_dump(exclude_none=True),
+        "folder": "/".join(work.parts),
+        "draws": len(work.timelines),
+        "status": work.status,
+        "summary": _summarise(work),
+    }
+    return to_json(entry)
+
+
+def _summarise(work: Work) -> dict[str, Any]:
+    """Where each replicate ended and when it reached the target; what the timelines say."""
+    used = [t.staleness[t.update >= 0] for t in work.timelines]
+    staleness = np.concatenate(used)
+    summary: dict[str, Any] = {
+        "mean_staleness": float(staleness.mean()) if len(staleness) else 0.0,
+        "max_staleness": int(staleness.max(initial=0)),
+        "utilisation": float(np.mean([t.utilisation().mean() for t in work.timelines])),
+        "updates": round(float(np.mean([t.num_updates for t in work.timelines]))),
+        "seconds": float(np.mean([t.seconds for t in work.timelines])),
+        "errors": work.errors,
+    }
+    if work.last_good is not None:
+        summary["last_good"] = work.last_good
+    if not work.histories:
+        return summary
+    goal = work.point.config.goal
+    if goal is not None:
+        summary["time_to_target"] = [_time_to(h.evaluations, goal) for h in work.histories]
+    metrics = [c for c in work.histories[0].evaluations.columns if c not in ("update", "time")]
+    summary["final"] = {
+        name: [float(h.evaluations[name].iloc[-1]) for h in work.histories] for name in metrics
+    }
+    return summary
+
+
+def _time_to(evaluations: Any, goal: Any) -> float | None:
+    """Simulated seconds until an evaluation first meets the goal; None if none does."""
+    values = evaluations[goal.metric].to_numpy()
+    met = values >= goal.at_least if goal.at_least is not None else values <= goal.at_most
+    times = evaluations["time"].to_numpy()[met]
+    return float(times[0]) if len(times) else None
