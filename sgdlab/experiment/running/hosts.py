@@ -64,7 +64,7 @@ def is_leader() -> bool:
     return _count() == 1 or _jax().process_index() == 0
 
 
-class Follower(RunFolder):
+class ReadOnlyFolder(RunFolder):
     """The run folder as the other processes see it: they know where it lies and write nothing."""
 
     writes = False
@@ -95,12 +95,12 @@ def announce(folder: RunFolder, works: Sequence[Work]) -> None:
         _broadcast({"folder": os.path.abspath(folder.path), "finished": finished})
 
 
-def follow(works: Sequence[Work]) -> Follower:
+def follow(works: Sequence[Work]) -> ReadOnlyFolder:
     """What process 0 announces: the folder; finished points are marked in `works`."""
     told = _broadcast(None)
     for index in told["finished"]:
         works[index].entry = {}
-    return Follower(Path(told["folder"]))
+    return ReadOnlyFolder(Path(told["folder"]))
 
 
 def agree(signals: Signals) -> Callable[[], bool]:
