@@ -58,9 +58,7 @@ def imported(path, *, types=True):
 
 
 def files():
-    return sorted(path for path in PACKAGE.rglob("*.py") if path.parent != PACKAGE) + [
-        path for path in (PACKAGE / "cli.py", PACKAGE / "theory.py") if path.exists()
-    ]
+    return sorted(path for path in PACKAGE.rglob("*.py") if path.parent != PACKAGE)
 
 
 @pytest.mark.parametrize("path", files(), ids=lambda path: str(path.relative_to(PACKAGE)))

@@ -31,7 +31,7 @@ from .outlets.choosing import check_outlets as check_outlets, open_outlets as op
 from .outlets.exporting import export_run as export_run
 from .outlets.following import Follower as Follower
 from .running.backend import look_for_nans as look_for_nans, prepare_backend as prepare_backend
-from .running.isolating import Isolation as Isolation
+from .running.isolation import Isolation as Isolation
 from .running.making import Progress as Progress
 from .running.runner import (
     follow_run as follow_run,

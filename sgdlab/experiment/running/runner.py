@@ -30,7 +30,8 @@ from sgdlab.experiment.running.continuing import (
 )
 from sgdlab.experiment.running.environment import describe_environment
 from sgdlab.experiment.running.hosts import announce, follow
-from sgdlab.experiment.running.isolating import Isolation, make_apart
+from sgdlab.experiment.running.isolating import make_apart
+from sgdlab.experiment.running.isolation import Isolation
 from sgdlab.experiment.running.making import Making, Progress, make_points
 from sgdlab.experiment.running.preparing import prepare
 from sgdlab.experiment.running.record import Record

@@ -24,6 +24,7 @@ from sgdlab.experiment.errors import OutputError
 from sgdlab.experiment.folders.folder import write_file
 
 if TYPE_CHECKING:
+    import pandas
     from matplotlib.figure import Figure
 
     from sgdlab.experiment.running.making import Progress
@@ -118,6 +119,11 @@ def print_table(rows: Sequence[dict[str, Any]]) -> None:
         # Text, not markup: a label may hold brackets.
         table.add_row(*(Text(_show(row.get(name))) for name in names))
     console.print(table)
+
+
+def print_frame(table: pandas.DataFrame) -> None:
+    """The same of a data frame; what is missing in it is shown as such."""
+    print_table(table.astype(object).where(table.notna(), None).to_dict("records"))
 
 
 def save_figure(figure: Figure, path: Path, *, title: str) -> Path:

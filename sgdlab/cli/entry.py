@@ -1,0 +1,43 @@
+"""One command, from its arguments to its exit code."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+import warnings
+from typing import NoReturn
+
+from sgdlab.cli.app import app
+from sgdlab.cli.failures import explain_failure, show_warning
+from sgdlab.experiment.running.signals import Signals, Stopped
+
+
+def main(arguments: list[str] | None = None) -> NoReturn:
+    """Run a command; every failure is one line on the standard error.
+
+    Args:
+      arguments: of the command line; by default the process's own.
+
+    Raises:
+      SystemExit: always, with 0 done, 1 points that failed or a fault of ours, 2 usage or config,
+        3 data, 4 busy, 5 numerical abort, 6 checkpoint or output, 130 or 143 a signal.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    # Wherever it stands: one wants it after the command has failed.
+    explain = "--traceback" in given
+    given = [argument for argument in given if argument != "--traceback"]
+    with warnings.catch_warnings(), Signals() as signals:
+        warnings.showwarning = show_warning(warnings.showwarning)
+        try:
+            code = app(given, prog_name="sgdlab", standalone_mode=False, obj=signals)
+        except (Exception, KeyboardInterrupt, Stopped) as error:
+            if explain:
+                traceback.print_exc()
+            from sgdlab.experiment.running import hosts
+
+            hosts.end_if_peer_lost(error)
+            code, lines = explain_failure(error, signals)
+            for line in lines if hosts.tells(error) else ():
+                print(line, file=sys.stderr)
+            hosts.leave(error, code)
+    sys.exit(code or 0)

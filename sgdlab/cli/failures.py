@@ -1,0 +1,52 @@
+"""How a failure ends: its exit code, and the lines that tell of it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from sgdlab.experiment.running.signals import Signals, Stopped
+
+EXIT_USAGE, EXIT_OUTPUT = 2, 6
+# By name, since importing the rooms that these come from would import jax.
+_EXITS = {"FloatingPointError": 5, "DataError": 3, "ResumeError": 2, "CheckpointError": 6}
+
+
+def explain_failure(error: BaseException, signals: Signals) -> tuple[int, list[str]]:
+    """The exit code of a failure and the lines that tell of it."""
+    if isinstance(error, Stopped):
+        name = signal.Signals(error.number).name
+        return 128 + error.number, [f"sgdlab: stopped by {name}; what was written stays"]
+    if isinstance(error, BrokenPipeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0, []
+    if hasattr(error, "format_message"):  # what typer says of a wrong option or argument
+        return EXIT_USAGE, [f"sgdlab: {' '.join(str(error.format_message()).split())}"]  # pyright: ignore
+    from sgdlab.experiment import ExperimentError, StoppedError
+
+    text = " ".join(str(error).split())
+    if isinstance(error, StoppedError):
+        return 128 + signals.number, [text]
+    if isinstance(error, ExperimentError):
+        return error.exit_code, list(getattr(error, "problems", ())) or [text]
+    for kind in type(error).__mro__:
+        if kind.__name__ in _EXITS:
+            return _EXITS[kind.__name__], [f"sgdlab: {text}"]
+    if isinstance(error, OSError):
+        return EXIT_OUTPUT, [f"sgdlab: {text}"]
+    return 1, [f"sgdlab: {type(error).__name__}: {text}; --traceback shows where"]
+
+
+def show_warning(otherwise: Callable[..., None]) -> Callable[..., None]:
+    """What a checkpoint warns of is a line; what else there is, as it was."""
+
+    def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+        if category.__name__ == "CheckpointWarning":
+            print(f"sgdlab: {' '.join(str(message).split())}", file=sys.stderr)
+        elif "persistent compilation cache" not in str(message):  # which a run can do without
+            otherwise(message, category, *where, **more)
+
+    return show
