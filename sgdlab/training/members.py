@@ -19,8 +19,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-import pandas as pd
 
 from sgdlab.timelines import Timeline
 from sgdlab.timelines.plan import Plan
@@ -33,7 +31,8 @@ from sgdlab.training.devices.sharding import init_sharded
 from sgdlab.training.history import Histories, History
 from sgdlab.training.loop import init_params, init_state, run_chunk
 from sgdlab.training.nans import FoundNanError, are_looked_for, step_finding_nans
-from sgdlab.training.program import Data, Member, Outputs, Program
+from sgdlab.training.program import Data, Member, Program
+from sgdlab.training.records import ChunkReport, Records, Watch, check_stop, unstack
 
 
 @dataclass(frozen=True)
@@ -48,27 +47,6 @@ class Run:
 
 
 @dataclass(frozen=True)
-class ChunkReport:
-    """What one chunk of some members brought.
-
-    Attributes:
-      members: indices of the members in the sweep.
-      update: updates made so far by each of them.
-      num_updates: updates they make in all.
-      time: simulated seconds so far.
-      loss: `[members]` mean training loss over the chunk.
-      evaluations: a dict for each evaluation: member, update, time, loss and the metrics.
-    """
-
-    members: list[int]
-    update: int
-    num_updates: int
-    time: float
-    loss: np.ndarray
-    evaluations: list[dict[str, Any]]
-
-
-@dataclass(frozen=True)
 class _Job:
     """What all batches of members share."""
 
@@ -77,12 +55,9 @@ class _Job:
     loss_scale: Any
     every: int
     evaluate_every: int | None
-    stop: Mapping[str, Any] | None
-    callback: Callable[[ChunkReport], None] | None
+    watch: Watch
     capacity: Capacity
-    paths: tuple[str, ...]
     compiling: threading.Lock
-    reporting: threading.Lock
     cancelled: threading.Event
     checkpoint: CheckpointPlan | None
     description: dict[str, Any]
@@ -117,12 +92,9 @@ def run_members(
         loss_scale=loss_scale,
         every=every,
         evaluate_every=evaluate_every,
-        stop=stop,
-        callback=callback,
+        watch=Watch(program.guard, _paths(program), stop, callback),
         capacity=capacity,
-        paths=_paths(jax.eval_shape(program.task.init, jax.random.key(0))),
         compiling=threading.Lock(),
-        reporting=threading.Lock(),
         cancelled=threading.Event(),
         checkpoint=checkpoint,
         description=describe_replay(program, data, loss_scale, stop) if checkpoint else {},
@@ -145,24 +117,13 @@ def run_members(
             raise
 
 
-def check_stop(stop: Mapping[str, Any] | None) -> None:
-    """A stop names a metric and one of `at_least` and `at_most`."""
-    if stop is None:
-        return
-    if set(stop) not in ({"metric", "at_least"}, {"metric", "at_most"}):
-        raise ValueError(
-            f"stop: {dict(stop)} is not understood; "
-            'allowed: {"metric": name, "at_least": value} or {"metric": name, "at_most": value}'
-        )
-
-
 def _run_batch(job: _Job, runs: Sequence[Run]) -> list[History]:
     """Advance members of one timeline together, chunk by chunk.
 
     A chunk is dispatched before the last one's results are fetched, so the device never waits for
     the host, except where a result decides whether there is a next chunk.
     """
-    records = [_Record(run) for run in runs]
+    records = Records(runs, job.watch)
     timeline, plan = runs[0].timeline, runs[0].plan
     init, advance = (_init, _advance) if len(runs) == 1 else (_init_many, _advance_many)
     member = runs[0].member if len(runs) == 1 else _stack([run.member for run in runs])
@@ -178,14 +139,14 @@ def _run_batch(job: _Job, runs: Sequence[Run]) -> list[History]:
                 partial(advance, job.program), state, chunk, member, job.data
             )
         places = jax.tree.map(lambda leaf: leaf.sharding, state)
-        made, state = keeper.restore(state, records, list(metrics), shapes.updates)
+        made, state = keeper.restore(state, records.each, list(metrics), shapes.updates)
         state = jax.device_put(state, places)
     if not made:
-        _report(job, records, 0, None, _unstack(metrics, len(runs)))
+        records.report(0, None, unstack(metrics, len(runs)))
     pending, first_call = None, job.compiling
     chunks = cut(timeline, plan, job.every, job.capacity, job.evaluate_every, made)
     for (_, last), chunk in zip(bounds(plan.num_updates, job.every, made), chunks, strict=True):
-        if job.cancelled.is_set() or all(record.done for record in records):
+        if job.cancelled.is_set() or records.done:
             break
         nan = None
         with first_call:
@@ -197,27 +158,28 @@ def _run_batch(job: _Job, runs: Sequence[Run]) -> list[History]:
         if job.program.average is not None and must_wait(job.program.average.mesh):
             jax.block_until_ready(outputs)
         if pending is not None:
-            _collect(job, records, *pending)
+            records.collect(*pending)
         pending, made = (last, chunk, outputs), last
         if nan is not None:
-            _collect(job, records, *pending)
+            records.collect(*pending)
             pending = None
-            records[0].error, records[0].done = f"before update {last}: {nan}", True
+            first = records.each[0]
+            first.error, first.done = f"before update {last}: {nan}", True
             break
         due = keeper is not None and keeper.is_due(last, job.every)
-        if job.stop is not None or due:
-            _collect(job, records, *pending)
-            _keep_ends(records, state)
+        if job.watch.stop is not None or due:
+            records.collect(*pending)
+            records.keep_ends(state)
             pending = None
         if keeper is not None and due:
-            keeper.save(made, state, records)
+            keeper.save(made, state, records.each)
             keeper.end_if_asked()
     if pending is not None:
-        _collect(job, records, *pending)
-    _keep_ends(records, state, final=True)
+        records.collect(*pending)
+    records.keep_ends(state, final=True)
     if keeper is not None:
-        keeper.save(made, state, records)
-    return [record.to_history() for record in records]
+        keeper.save(made, state, records.each)
+    return [record.to_history() for record in records.each]
 
 
 def _make_keeper(job: _Job, runs: Sequence[Run]) -> Keeper | None:
@@ -229,113 +191,9 @@ def _make_keeper(job: _Job, runs: Sequence[Run]) -> Keeper | None:
     return Keeper(job.checkpoint, job.description, members, first.timeline, first.plan, slots)
 
 
-class _Record:
-    """What one member has brought so far."""
-
-    def __init__(self, run: Run) -> None:
-        self.run = run
-        self.updates: list[dict[str, Any]] = []
-        self.rows: list[dict[str, Any]] = []
-        self.error: str | None = None
-        self.done = False
-        self.params: Any = None
-        self.loss_scale: Any = None
-
-    @property
-    def update(self) -> int:
-        return sum(len(each["loss"]) for each in self.updates)
-
-    def to_history(self) -> History:
-        timeline, plan = self.run.timeline, self.run.plan
-        made = self.update
-        updates = jax.tree.map(lambda *parts: np.concatenate(parts), *self.updates)
-        return History(
-            loss=updates.pop("loss"),
-            staleness=plan.staleness[:made],
-            time=timeline.apply_time[:made],
-            evaluations=pd.DataFrame(self.rows),
-            params=self.params,
-            loss_scale=self.loss_scale,
-            skipped=updates.pop("skipped", np.zeros(made, np.int32)),
-            records=updates.pop("record", None),
-            measures=updates,
-            error=self.error,
-            member=self.run.point,
-        )
-
-
-def _collect(job: _Job, records: list[_Record], last: int, chunk: Any, outputs: Outputs) -> None:
-    """Fetch a chunk's outputs and give each member its own."""
-    count, evaluated = int(chunk.num_updates), bool(chunk.evaluate)
-    fetched = _unstack(jax.device_get(outputs), len(records))
-    for record, output in zip(records, fetched, strict=True):
-        if record.done:
-            continue
-        record.updates.append(jax.tree.map(lambda leaf: leaf[:count], output.updates))
-        if not job.program.guard:
-            record.error = _find_nonfinite(job, output, last - count, count)
-            record.done = record.error is not None
-    metrics = [output.metrics if evaluated else None for output in fetched]
-    with np.errstate(all="ignore"):
-        losses = [np.mean(output.updates["loss"][:count]) for output in fetched]
-    _report(job, records, last, losses, metrics)
-
-
-def _report(job: _Job, records, last: int, losses, metrics: Sequence[dict | None]) -> None:
-    """Add a row of held-out metrics to each member that is still on, and tell the caller."""
-    timeline = records[0].run.timeline
-    time = float(timeline.apply_time[last - 1]) if last else 0.0
-    fresh = []
-    for record, values in zip(records, metrics, strict=True):
-        if values is None or record.update != last:
-            continue
-        row = {"update": last, "time": time, **{k: float(v) for k, v in values.items()}}
-        record.rows.append(row)
-        fresh.append({"member": record.run.index, **row})
-        record.done = record.done or _has_reached(job.stop, row)
-    if job.callback is not None:
-        losses = np.full(len(records), np.nan) if losses is None else np.asarray(losses)
-        members = [record.run.index for record in records]
-        with job.reporting:
-            job.callback(ChunkReport(members, last, timeline.num_updates, time, losses, fresh))
-
-
-def _has_reached(stop: Mapping[str, Any] | None, row: dict[str, Any]) -> bool:
-    if stop is None:
-        return False
-    if stop["metric"] not in row:
-        known = ", ".join(name for name in row if name not in ("update", "time"))
-        raise ValueError(f"stop: metric {stop['metric']!r} is unknown; this task has {known}")
-    value = row[stop["metric"]]
-    return value >= stop["at_least"] if "at_least" in stop else value <= stop["at_most"]
-
-
-def _find_nonfinite(job: _Job, output: Outputs, first: int, count: int) -> str | None:
-    """Where a chunk met a value that is not finite, in one line, or `None`."""
-    losses = output.updates["loss"][:count]
-    where = np.flatnonzero(~np.isfinite(losses))
-    bad = [path for path, fine in zip(job.paths, output.finite, strict=True) if not fine]
-    if not len(where) and not bad:
-        return None
-    update = first + int(where[0]) if len(where) else first + count - 1
-    return (
-        f"update {update}: the loss is {losses[update - first]}; parameters not finite at the "
-        f"chunk's end: {', '.join(bad) or 'none'}; try a smaller learning rate"
-    )
-
-
-def _keep_ends(records: list[_Record], state: Any, *, final: bool = False) -> None:
-    """A member that has just ended keeps the parameters and the loss scale that it ended with."""
-    for index, record in enumerate(records):
-        if record.params is None and (record.done or final):
-            ends = state.params, state.loss_scale
-            if len(records) > 1:
-                ends = jax.tree.map(lambda leaf, i=index: leaf[i], ends)
-            record.params, record.loss_scale = ends
-
-
-def _paths(params: Any) -> tuple[str, ...]:
-    """The name of each leaf, as in `dense/kernel`."""
+def _paths(program: Program) -> tuple[str, ...]:
+    """The name of each parameter, as in `dense/kernel`."""
+    params = jax.eval_shape(program.task.init, jax.random.key(0))
     leaves = jax.tree_util.tree_leaves_with_path(params)
     return tuple(
         jax.tree_util.keystr(path, simple=True, separator="/") or "parameters" for path, _ in leaves
@@ -344,14 +202,6 @@ def _paths(params: Any) -> tuple[str, ...]:
 
 def _stack(trees: Sequence[Any]) -> Any:
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
-
-
-def _unstack(tree: Any, size: int) -> list[Any]:
-    """The members' own trees, fetched to the host."""
-    tree = jax.device_get(tree)
-    if size == 1:
-        return [tree]
-    return [jax.tree.map(lambda leaf, i=index: leaf[i], tree) for index in range(size)]
 
 
 _init_params = jax.jit(init_params, static_argnums=(0, 1))  # shared by all rules and protocols

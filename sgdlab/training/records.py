@@ -1,0 +1,204 @@
+"""What the members of a sweep bring: fetched chunk by chunk, told to the caller, ended early.
+
+A member ends before its last update where it met a value that is not finite, or where a metric has
+reached what was asked for.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+import pandas as pd
+
+from sgdlab.training.history import History
+from sgdlab.training.program import Outputs
+
+if TYPE_CHECKING:
+    from sgdlab.training.members import Run
+
+
+@dataclass(frozen=True)
+class ChunkReport:
+    """What one chunk of some members brought.
+
+    Attributes:
+      members: indices of the members in the sweep.
+      update: updates made so far by each of them.
+      num_updates: updates they make in all.
+      time: simulated seconds so far.
+      loss: `[members]` mean training loss over the chunk.
+      evaluations: a dict for each evaluation: member, update, time, loss and the metrics.
+    """
+
+    members: list[int]
+    update: int
+    num_updates: int
+    time: float
+    loss: np.ndarray
+    evaluations: list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Watch:
+    """What ends a member early, and who hears of its chunks; all members of a program share it.
+
+    Attributes:
+      guard: whether the program leaves out what is not finite, so that it ends no member.
+      paths: the name of each parameter, as in `dense/kernel`.
+      stop: the metric that ends a member, and at which value; None: none does.
+      callback: told of each chunk.
+      reporting: held meanwhile, since members come from several threads.
+    """
+
+    guard: bool
+    paths: tuple[str, ...]
+    stop: Mapping[str, Any] | None
+    callback: Callable[[ChunkReport], None] | None
+    reporting: threading.Lock = field(default_factory=threading.Lock)
+
+
+class Record:
+    """What one member has brought so far."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.updates: list[dict[str, Any]] = []
+        self.rows: list[dict[str, Any]] = []
+        self.error: str | None = None
+        self.done = False
+        self.params: Any = None
+        self.loss_scale: Any = None
+
+    @property
+    def update(self) -> int:
+        """Updates made and recorded."""
+        return sum(len(each["loss"]) for each in self.updates)
+
+    def to_history(self) -> History:
+        """All of it, as a replay gives it back."""
+        timeline, plan = self.run.timeline, self.run.plan
+        made = self.update
+        updates = jax.tree.map(lambda *parts: np.concatenate(parts), *self.updates)
+        return History(
+            loss=updates.pop("loss"),
+            staleness=plan.staleness[:made],
+            time=timeline.apply_time[:made],
+            evaluations=pd.DataFrame(self.rows),
+            params=self.params,
+            loss_scale=self.loss_scale,
+            skipped=updates.pop("skipped", np.zeros(made, np.int32)),
+            records=updates.pop("record", None),
+            measures=updates,
+            error=self.error,
+            member=self.run.point,
+        )
+
+
+class Records:
+    """What members that advance together have brought.
+
+    Attributes:
+      each: a record for each member, in order.
+    """
+
+    def __init__(self, runs: Sequence[Run], watch: Watch) -> None:
+        self.each = [Record(run) for run in runs]
+        self._watch = watch
+
+    @property
+    def done(self) -> bool:
+        """Whether every member has ended."""
+        return all(record.done for record in self.each)
+
+    def collect(self, last: int, chunk: Any, outputs: Outputs) -> None:
+        """Fetch a chunk's outputs and give each member its own."""
+        count, evaluated = int(chunk.num_updates), bool(chunk.evaluate)
+        fetched = unstack(jax.device_get(outputs), len(self.each))
+        for record, output in zip(self.each, fetched, strict=True):
+            if record.done:
+                continue
+            record.updates.append(jax.tree.map(lambda leaf: leaf[:count], output.updates))
+            if not self._watch.guard:
+                record.error = _find_nonfinite(self._watch.paths, output, last - count, count)
+                record.done = record.error is not None
+        metrics = [output.metrics if evaluated else None for output in fetched]
+        with np.errstate(all="ignore"):
+            losses = [np.mean(output.updates["loss"][:count]) for output in fetched]
+        self.report(last, losses, metrics)
+
+    def report(self, last: int, losses, metrics: Sequence[dict | None]) -> None:
+        """Add a row of held-out metrics to each member that is still on, and tell the caller."""
+        timeline = self.each[0].run.timeline
+        time = float(timeline.apply_time[last - 1]) if last else 0.0
+        fresh = []
+        for record, values in zip(self.each, metrics, strict=True):
+            if values is None or record.update != last:
+                continue
+            row = {"update": last, "time": time, **{k: float(v) for k, v in values.items()}}
+            record.rows.append(row)
+            fresh.append({"member": record.run.index, **row})
+            record.done = record.done or _has_reached(self._watch.stop, row)
+        if self._watch.callback is None:
+            return
+        losses = np.full(len(self.each), np.nan) if losses is None else np.asarray(losses)
+        members = [record.run.index for record in self.each]
+        told = ChunkReport(members, last, timeline.num_updates, time, losses, fresh)
+        with self._watch.reporting:
+            self._watch.callback(told)
+
+    def keep_ends(self, state: Any, *, final: bool = False) -> None:
+        """Let each member that has just ended have its last parameters and loss scale."""
+        for index, record in enumerate(self.each):
+            if record.params is None and (record.done or final):
+                ends = state.params, state.loss_scale
+                if len(self.each) > 1:
+                    ends = jax.tree.map(lambda leaf, i=index: leaf[i], ends)
+                record.params, record.loss_scale = ends
+
+
+def check_stop(stop: Mapping[str, Any] | None) -> None:
+    """A stop names a metric and one of `at_least` and `at_most`."""
+    if stop is None:
+        return
+    if set(stop) not in ({"metric", "at_least"}, {"metric", "at_most"}):
+        raise ValueError(
+            f"stop: {dict(stop)} is not understood; "
+            'allowed: {"metric": name, "at_least": value} or {"metric": name, "at_most": value}'
+        )
+
+
+def _has_reached(stop: Mapping[str, Any] | None, row: dict[str, Any]) -> bool:
+    if stop is None:
+        return False
+    if stop["metric"] not in row:
+        known = ", ".join(name for name in row if name not in ("update", "time"))
+        raise ValueError(f"stop: metric {stop['metric']!r} is unknown; this task has {known}")
+    value = row[stop["metric"]]
+    return value >= stop["at_least"] if "at_least" in stop else value <= stop["at_most"]
+
+
+def _find_nonfinite(paths: Sequence[str], output: Outputs, first: int, count: int) -> str | None:
+    """Where a chunk met a value that is not finite, in one line, or `None`."""
+    losses = output.updates["loss"][:count]
+    where = np.flatnonzero(~np.isfinite(losses))
+    bad = [path for path, fine in zip(paths, output.finite, strict=True) if not fine]
+    if not len(where) and not bad:
+        return None
+    update = first + int(where[0]) if len(where) else first + count - 1
+    return (
+        f"update {update}: the loss is {losses[update - first]}; parameters not finite at the "
+        f"chunk's end: {', '.join(bad) or 'none'}; try a smaller learning rate"
+    )
+
+
+def unstack(tree: Any, size: int) -> list[Any]:
+    """The members' own trees, fetched to the host."""
+    tree = jax.device_get(tree)
+    if size == 1:
+        return [tree]
+    return [jax.tree.map(lambda leaf, i=index: leaf[i], tree) for index in range(size)]
