@@ -23,7 +23,8 @@ import jax.numpy as jnp
 from sgdlab.timelines import Timeline
 from sgdlab.timelines.plan import Plan
 from sgdlab.training.batches import draw
-from sgdlab.training.checkpoints.resuming import CheckpointPlan, Keeper, describe_replay
+from sgdlab.training.checkpoints.fingerprint import describe_replay
+from sgdlab.training.checkpoints.resuming import CheckpointPlan, Keeper
 from sgdlab.training.chunks import Capacity, bounds, cut, find_capacity
 from sgdlab.training.devices.collectives import Average
 from sgdlab.training.devices.mesh import must_wait

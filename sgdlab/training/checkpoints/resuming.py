@@ -8,12 +8,10 @@ where members run under `vmap`.
 
 from __future__ import annotations
 
-import hashlib
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,9 +21,19 @@ from sgdlab.timelines import Timeline
 from sgdlab.timelines.plan import Plan
 from sgdlab.training.checkpoints.archive import CheckpointError, Header
 from sgdlab.training.checkpoints.files import find, latest, save
+from sgdlab.training.checkpoints.fingerprint import hash_beginning
 from sgdlab.training.checkpoints.identity import ResumeError, check_resume, hash_program
+from sgdlab.training.checkpoints.layout import (
+    Record,
+    as_saved,
+    fill_record,
+    like_record,
+    place_leaf,
+    resize_slots,
+    to_tree,
+)
 from sgdlab.training.checkpoints.metrics_log import MetricsLog
-from sgdlab.training.program import Data, Program, State
+from sgdlab.training.program import State
 
 
 class RunInterrupted(Exception):
@@ -60,44 +68,6 @@ class CheckpointPlan:
             raise ValueError(f"checkpoint: every is {self.every}; at least 1 chunk")
         if self.keep < 2:
             raise ValueError(f"checkpoint: keep is {self.keep}; at least 2")
-
-
-class Record(Protocol):
-    """What one member has brought so far, as the host's loop keeps it."""
-
-    updates: list[dict[str, Any]]
-    rows: list[dict[str, Any]]
-    error: str | None
-    done: bool
-    params: Any
-
-    @property
-    def update(self) -> int:
-        """Updates made and recorded."""
-        ...
-
-
-def describe_replay(program: Program, data: Data, loss_scale: Any, stop: Any) -> dict[str, Any]:
-    """What a replay can see of itself that decides its numbers, whichever members it runs."""
-    return {
-        "replay.task": program.task.name,
-        "replay.data": _hash(jax.tree.leaves((data.train, data.test))),
-        "replay.partition": _hash(data.shards),
-        "replay.batch_size": program.batch_size,
-        "replay.precision": str(program.policy),
-        "replay.loss_scale": " ".join(repr(loss_scale).split()),
-        "replay.on_nonfinite": "skip" if program.guard else "stop",
-        "replay.measures": ", ".join(sorted(program.measures)),
-        "replay.stop": None if stop is None else str(dict(stop)),
-        "replay.reduction": _reduction(program),
-    }
-
-
-def _reduction(program: Program) -> str:
-    """How sums are ordered; never the mesh: a canonical run keeps its bits on any other one."""
-    if program.average is not None and program.average.reduction == "canonical":
-        return f"canonical, {program.average.microbatches} microbatches"
-    return f"fast, {program.microbatches} microbatches" if program.microbatches > 1 else "fast"
 
 
 class Keeper:
@@ -180,11 +150,11 @@ class Keeper:
         metadata = {
             "hash": hash_program(self._description),
             "description": self._description,
-            "timeline": _hash_beginning(self._timeline, self._plan, update),
+            "timeline": hash_beginning(self._timeline, self._plan, update),
             "slots": _slot_versions(self._plan, self._num_slots, update).tolist(),
             "members": members,
         }
-        tree = {"state": state, "records": [_to_tree(record) for record in records]}
+        tree = {"state": state, "records": [to_tree(record) for record in records]}
         keep = self._checkpoint.keep
         save(self.folder, tree, update=update, metadata=metadata, keep=keep)
         self._saved = update
@@ -213,18 +183,18 @@ class Keeper:
         axis = 0 if len(records) == 1 else 1
 
         def wanted(metadata: Mapping[str, Any]) -> dict[str, Any]:
-            slots = _resize(state.slots, len(metadata["slots"]), axis)
+            slots = resize_slots(state.slots, len(metadata["slots"]), axis)
             return {
                 "state": state._replace(slots=slots),
                 "records": [
-                    _like_record(facts, place, state.params, metrics, updates, axis)
+                    like_record(facts, place, state.params, metrics, updates, axis)
                     for place, facts in enumerate(metadata["members"])
                 ],
             }
 
         def like(header: Header) -> dict[str, Any]:
             self._check(header)
-            return _as_saved(wanted(header.metadata), header)
+            return as_saved(wanted(header.metadata), header)
 
         found = latest(self.folder, like)
         members = [{"offset": 0}] * len(records) if found is None else found.metadata["members"]
@@ -233,9 +203,9 @@ class Keeper:
                 log.truncate(facts["offset"])
         if found is None:
             return 0, state
-        placed = jax.tree.map(_place, found.state, wanted(found.metadata))
+        placed = jax.tree.map(place_leaf, found.state, wanted(found.metadata))
         for record, facts, tree in zip(records, members, placed["records"], strict=True):
-            _fill(record, facts, tree, ["update", "time", *metrics])
+            fill_record(record, facts, tree, ["update", "time", *metrics])
         self._saved = found.update
         restored: State = placed["state"]
         held = found.metadata["slots"]
@@ -253,7 +223,7 @@ class Keeper:
                 f"resume: horizon: {update} updates in the checkpoint, {self._plan.num_updates} in "
                 "this run; allowed: at least as many"
             )
-        if metadata["timeline"] != _hash_beginning(self._timeline, self._plan, update):
+        if metadata["timeline"] != hash_beginning(self._timeline, self._plan, update):
             raise ResumeError(
                 f"resume: timeline: its first {update} updates are not those of the checkpoint; "
                 "allowed: the same cluster, protocol and seed, or a longer horizon of them"
@@ -292,102 +262,3 @@ def _slot_versions(plan: Plan, num_slots: int, update: int) -> np.ndarray:
     if num_slots:
         np.maximum.at(held, plan.write_slot[:update], np.arange(update))
     return held
-
-
-def _hash_beginning(timeline: Timeline, plan: Plan, update: int) -> str:
-    """SHA-256 of all that the first updates take from the timeline."""
-    walked = plan.start[update]
-    message = plan.message[:walked]
-    columns = [
-        plan.start[: update + 1],
-        *(c[message] for c in (timeline.worker, timeline.read_version, timeline.local_index)),
-        *(c[:walked] for c in (plan.weight, plan.keep)),
-        *(c[:update] for c in (plan.staleness, timeline.apply_time)),
-    ]
-    return _hash(columns if plan.row_weight is None else [*columns, plan.row_weight[:update]])
-
-
-def _hash(arrays: Any) -> str:
-    digest = hashlib.sha256()
-    for array in map(np.ascontiguousarray, arrays):
-        digest.update(f"{array.dtype.name}{array.shape}".encode())
-        digest.update(array.reshape(-1).view(np.uint8).data)
-    return digest.hexdigest()
-
-
-def _to_tree(record: Record) -> dict[str, Any]:
-    """A member's record as arrays; its parameters only where it has ended before the others."""
-    rows = {
-        name: np.array([row[name] for row in record.rows], np.float64) for name in record.rows[0]
-    }
-    updates = jax.tree.map(lambda *parts: np.concatenate(parts), *record.updates)
-    return {"updates": updates, "rows": rows, "params": record.params if record.done else ()}
-
-
-def _like_record(facts, place: int, params, metrics, updates, axis: int) -> dict[str, Any]:
-    """What `_to_tree` gave, as abstract leaves."""
-
-    def updates_leaf(leaf):
-        return jax.ShapeDtypeStruct((facts["made"], *leaf.shape[axis + 1 :]), leaf.dtype)
-
-    def params_leaf(leaf):
-        return leaf if axis == 0 else leaf[place]
-
-    row = jax.ShapeDtypeStruct((facts["rows"],), np.float64)
-    return {
-        "updates": jax.tree.map(updates_leaf, updates),
-        "rows": dict.fromkeys(["update", "time", *metrics], row),
-        "params": jax.tree.map(params_leaf, params) if facts["done"] else (),
-    }
-
-
-def _fill(record: Record, facts: Mapping[str, Any], tree: dict[str, Any], names: list[str]) -> None:
-    """Give a member back what `_to_tree` took, the columns in the order of `names`."""
-    record.updates.append(tree["updates"])
-    for values in zip(*(tree["rows"][name].tolist() for name in names), strict=True):
-        row = dict(zip(names, values, strict=True))
-        record.rows.append({**row, "update": int(row["update"])})
-    record.error, record.done = facts["error"], facts["done"]
-    if record.done:
-        record.params = tree["params"]
-
-
-def _as_saved(tree: dict[str, Any], header: Header) -> dict[str, Any]:
-    """The tree with its slots in the layout that they were saved in.
-
-    Rows are flat where every device holds all of them, and have the parameters' shapes where they
-    are spread by their axes: the same numbers, in the same order.
-    """
-    shapes = {leaf.path: leaf.shape for leaf in header.leaves}
-
-    def leaf(path, rows: Any) -> Any:
-        name = f"state/slots/{jax.tree_util.keystr(path, simple=True, separator='/')}".rstrip("/")
-        shape = shapes.get(name) or rows.shape
-        if shape == rows.shape or math.prod(shape) != math.prod(rows.shape):
-            return rows
-        whole = rows.sharding if rows.sharding.is_fully_replicated else None
-        return jax.ShapeDtypeStruct(shape, rows.dtype, sharding=whole)
-
-    slots = jax.tree_util.tree_map_with_path(leaf, tree["state"].slots)
-    return {**tree, "state": tree["state"]._replace(slots=slots)}
-
-
-def _place(leaf: Any, like: Any) -> Any:
-    """A leaf where it belongs: a copy that the compiled step may donate, never the host's own."""
-    leaf = leaf if leaf.shape == like.shape else leaf.reshape(like.shape)
-    sharding = getattr(like, "sharding", None)
-    if sharding is None or not isinstance(leaf, np.ndarray):
-        return leaf
-    return jax.device_put(leaf, sharding, may_alias=False)
-
-
-def _resize(slots: Any, size: int, axis: int) -> Any:
-    """Slots of another number, as abstract leaves; `()` where there are none."""
-    if size == 0:
-        return ()
-
-    def leaf(rows):
-        shape = (*rows.shape[:axis], size, *rows.shape[axis + 1 :])
-        return jax.ShapeDtypeStruct(shape, rows.dtype, sharding=rows.sharding)
-
-    return jax.tree.map(leaf, slots)
