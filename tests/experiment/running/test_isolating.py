@@ -22,7 +22,7 @@ from sgdlab.experiment import (
 from sgdlab.experiment.folders.folder import is_busy
 from sgdlab.training import checkpoints
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 BASE = {
     "name": "quadratic",
     "task": {"name": "quadratic", "curvature": [1.0, 0.5], "noise": 0.1},

@@ -19,7 +19,7 @@ from sgdlab.experiment.config.building import draw_timelines
 from sgdlab.experiment.config.schema import HORIZONS, config_schema
 from sgdlab.timelines import TimelineError
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 BASE = {
     "name": "any",
     "task": {"name": "quadratic", "curvature": [1.0, 0.5]},

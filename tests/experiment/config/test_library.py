@@ -7,7 +7,7 @@ import pytest
 
 from sgdlab.experiment import load_experiment
 
-FOLDER = Path(__file__).parents[2] / "experiments"
+FOLDER = Path(__file__).parents[3] / "experiments"
 FILES = sorted(FOLDER.rglob("*.yaml"))
 CLAIMING = [path for path in FILES if path.parent.name != "devices"]  # which not all machines have
 TABLE = (FOLDER / "README.md").read_text()

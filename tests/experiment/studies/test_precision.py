@@ -13,7 +13,7 @@ from sgdlab.experiment.studies.precision import POLICIES, format_ranges
 
 pytestmark = pytest.mark.slow
 
-FOLDER = Path(__file__).parents[2] / "experiments" / "precision"
+FOLDER = Path(__file__).parents[3] / "experiments" / "precision"
 # From w = 1 the gradient is (1, 2⁻²⁶), and a learning rate of 10⁻¹² moves nothing in float32.
 BASE = {
     "name": "small",

@@ -9,7 +9,7 @@ from sgdlab.experiment.config.experiment import load_experiment
 from sgdlab.experiment.config.schema import Config
 from sgdlab.experiment.reading.parsing import parse
 
-TEXT = (Path(__file__).parents[2] / "docs" / "experiments.md").read_text()
+TEXT = (Path(__file__).parents[3] / "docs" / "experiments.md").read_text()
 BASE = {
     "name": "base",
     "task": {"name": "quadratic", "curvature": 1.0},
