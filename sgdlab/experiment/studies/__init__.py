@@ -1,5 +1,3 @@
-"""What else an experiment is asked: whether its claims hold, what a precision costs, and how long a
-gradient takes.
-
-`previews` says when who computes, with no training at all.
+"""What else an experiment is asked: do its claims hold, what does a precision cost, how long does a
+gradient take on this machine, and who computes when, which takes no training at all.
 """
