@@ -15,7 +15,7 @@ import numpy as np
 import yaml
 
 from sgdlab import plots
-from sgdlab.report import datasets, figures, tables
+from sgdlab.report import claims, datasets, figures, tables
 from sgdlab.report.entries import Comparison, Entry, compare
 from sgdlab.report.markup import Markup, data_block, escape, join, page, tag
 
@@ -115,7 +115,7 @@ def _count(numbers: set[int], noun: str) -> str:
 def _sections(runs: Sequence[Run], comparison: Comparison) -> Iterator[Markup]:
     yield tag("section", tag("h2", "Result"), *_answer(comparison), tables.headline(comparison))
     if any(run.claims for run in runs):
-        yield tag("section", tag("h2", "Claims"), tables.claims(runs))
+        yield tag("section", tag("h2", "Claims"), claims.claims(runs))
     yield _gallery("How it went", [*figures.outcomes(comparison), *figures.progress(comparison)])
     yield _gallery("When it happened", list(figures.clocks(comparison)))
     details = [_fold("Every replicate", tables.replicates(comparison))]

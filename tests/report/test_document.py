@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 import yaml
 
+from sgdlab.experiment import Judgement
 from sgdlab.report import build_report, document, write_report
 from tests.report import fakes
 
@@ -233,7 +234,46 @@ def test_the_table_tells_what_the_members_did(three):
         assert row["updates"] == f"{member.timelines[0].num_updates:,}"
         first = row["seconds to accuracy ≥ 0.95"].split()[0]
         median = np.median(times)
-        assert first == ("never" if np.isinf(median) else f"{median:.3g}")
+        assert first == ("never" if np.isinf(median) else f"{median:.1f}")
+
+
+def decimals(text):
+    return {len(part.partition(".")[2]) for part in re.findall(r"[\d,]+(?:\.\d+)?(?!/)", text)}
+
+
+def test_the_figures_of_a_column_have_equal_digits(rates):
+    head, *lines = rows(rates, "Members, one a row")
+    for name in ("learning_rate", "final accuracy", "final loss", "mean staleness"):
+        column = head.index(name)
+        assert len(decimals(" ".join(line[column] for line in lines))) == 1, name
+
+
+def claims_of(*judgements):
+    """The verdicts of a page: class and text of each."""
+    run = dataclasses.replace(fakes.single(**SMALL), claims=judgements)
+    found = re.findall(r'<strong class="(verdict [^"]*)">(.*?)</strong>', build_report([run]))
+    return [(style.split()[1:], re.sub(r"<[^>]+>", "", text)) for style, text in found]
+
+
+def test_no_two_verdicts_look_alike():
+    names = ("HOLDS", "REFUTED", "UNDECIDED")
+    found = claims_of(*(Judgement(name, "<", verdict=name) for name in names))
+    assert [style for style, _ in found] == [["holds"], ["refuted"], ["undecided"]]
+    assert [text for _, text in found] == ["✓HOLDS", "✗REFUTED", "?UNDECIDED"]
+    style = document._asset("page.css")
+    colours = [re.search(rf"\.{n.lower()}\b[^{{]*{{ color: ([^;]*);", style)[1] for n in names]
+    assert len(set(colours)) == 3
+
+
+def test_a_verdict_that_the_file_does_not_expect_is_framed():
+    wanted, unwanted, fails = claims_of(
+        Judgement("a", "<", verdict="HOLDS"),
+        Judgement("b", "<", verdict="HOLDS", expected=False),
+        Judgement("c", "<", verdict="FAILS", expected=False),
+    )
+    assert wanted == (["holds"], "✓HOLDS")
+    assert unwanted == (["holds", "unexpected"], "✓HOLDS, recorded as refuted")
+    assert fails == (["fails", "unexpected"], "✗FAILS")
 
 
 def test_the_answer_names_the_first(three):
