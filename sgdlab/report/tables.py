@@ -129,7 +129,7 @@ def _time_columns(comparison: Comparison) -> list[Column]:
     times = [entry.times for entry in comparison.entries]
     if not any(map(len, times)):
         return []
-    form = column_format(np.concatenate(times))
+    form = column_format(np.concatenate(times), digits=3)
     reached = [
         Cell(f"{np.isfinite(row).sum()}/{len(row)}", int(np.isfinite(row).sum()))
         if len(row)
@@ -207,7 +207,7 @@ def replicates(comparison: Comparison) -> Markup:
     ]
     if any(len(entry.times) for entry in entries):
         times = [_at(entry.times, index) for entry, index, *_ in places]
-        form = column_format(times)
+        form = column_format(times, digits=3)
         cells = [Cell("–" if math.isnan(t) else _seconds(t, form), t) for t in times]
         columns.append((_time_head(comparison), cells))
     for metric in metrics:

@@ -47,3 +47,8 @@ def test_settings_keep_every_digit():
     assert as_written(["0.0923", "2.06", "1"]) == ["0.0923", "2.0600", "1.0000"]
     assert as_written(["1", "16"]) == ["1", "16"]
     assert as_written(["1e-05", "0.1"]) == ["1e-05", "0.1"]
+
+
+def test_fewer_digits_are_enough_for_times():
+    assert column_format([26.87, 12.9, 75.0], digits=3) == ",.1f"
+    assert column_format([232.5, 205.0], digits=3) == ",.0f"

@@ -16,6 +16,7 @@ import yaml
 
 from sgdlab.experiment import Judgement
 from sgdlab.report import build_report, document, write_report
+from sgdlab.report.entries import compare
 from tests.report import fakes
 
 SMALL = {"seeds": 1, "draws": 1, "workers": 4, "seconds": 20.0}
@@ -234,7 +235,7 @@ def test_the_table_tells_what_the_members_did(three):
         assert row["updates"] == f"{member.timelines[0].num_updates:,}"
         first = row["seconds to accuracy ≥ 0.95"].split()[0]
         median = np.median(times)
-        assert first == ("never" if np.isinf(median) else f"{median:.1f}")
+        assert float(first.replace("never", "inf")) == pytest.approx(median, rel=5e-3)  # 3 digits
 
 
 def decimals(text):
@@ -287,7 +288,7 @@ def test_the_answer_names_the_first(three):
     first = min(medians, key=medians.get)
     answer = re.search(r'<p class="answer">(.*?)</p>', three)[1]
     assert answer.startswith(
-        f"First to accuracy ≥ 0.95: <strong>{first}</strong> after {medians[first]:,.3g} s"
+        f"First to accuracy ≥ 0.95: <strong>{first}</strong> after {medians[first]:,.3g}\u00a0s"
     )
 
 
@@ -297,19 +298,54 @@ def with_times(name, times):
     return member
 
 
+def answer_of(**times):
+    """The answer's text, where members with these names and times race."""
+    page = build_report([fakes.run([with_times(name, given) for name, given in times.items()])])
+    return (
+        re.sub("<[^>]+>", "", re.search(r'<p class="answer">(.*?)</p>', page)[1])
+        .replace("\u00a0", " ")
+        .strip()
+    )
+
+
 @pytest.mark.parametrize(
     ("window", "said"),
     [
-        (15.0, ", within whose spread lies <strong>window</strong> after 15 s."),
-        (30.0, ". Then <strong>window</strong> after 30 s (3×)."),
-        (None, ". Not in half of its replicates: <strong>window</strong>."),
+        (10.0, "asynchronous and window both after 10 s."),
+        (10.001, "asynchronous and window both after 10 s."),
+        (15.0, "asynchronous after 10 s. Within its spread of 9 s to 20 s: window after 15 s."),
+        (30.0, "asynchronous after 10 s. Later: window after 30 s (3×)."),
+        (None, "asynchronous after 10 s. Not in half of the replicates: window."),
     ],
 )
 def test_the_answer_tells_a_tie_from_a_lead(window, said):
-    members = [with_times("asynchronous", [9.0, 10.0, 20.0]), with_times("window", [window] * 3)]
+    found = answer_of(asynchronous=[9.0, 10.0, 20.0], window=[window] * 3)
+    assert found == f"First to accuracy ≥ 0.95: {said}"
+
+
+def test_many_that_never_arrive_are_counted():
+    names = [f"rate {k}" for k in range(8)]
+    members = [dataclasses.replace(with_times("window", [None]), label=n) for n in names[1:]]
+    members = [dataclasses.replace(with_times("window", [10.0]), label=names[0]), *members]
     page = build_report([fakes.run(members)])
-    answer = re.search(r'<p class="answer">(.*?)</p>', page)[1]
-    assert answer == f"First to accuracy ≥ 0.95: <strong>asynchronous</strong> after 10 s{said}"
+    assert "rate 4</strong> and 3 more." in re.search(r'<p class="answer">(.*?)</p>', page)[1]
+
+
+@pytest.mark.parametrize(
+    ("value", "label"),
+    [
+        ([], "receive: none"),
+        (None, "receive: none"),
+        (["clip_by_delay"], "clip_by_delay"),
+        ([{"name": "gap_aware", "power": 1.0}], "gap_aware (power 1)"),
+        ([{"name": "gap_aware"}, "clip_by_delay"], "gap_aware, clip_by_delay"),
+        ([128, 64], "receive [128, 64]"),
+        (0.1, "receive 0.1"),
+    ],
+)
+def test_labels_read_as_words(value, label):
+    members = [fakes.member({"receive": each}, "window", **SMALL) for each in (value, "another")]
+    assert compare([fakes.run(members)]).entries[0].label == label
 
 
 def test_what_is_cut_off_is_said(rates, three):
