@@ -35,6 +35,11 @@ def figure(value: float, form: str) -> str:
     return "0" if value == 0 and form.endswith("e") else format(value, form)
 
 
+def count(number: int, noun: str) -> str:
+    """`1 worker`, `4,000 updates`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def deviation(value: float, form: str) -> str:
     """A standard deviation beside its mean: zero only where it is none."""
     if value == 0:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from sgdlab import plots
-from sgdlab.report import claims, datasets, figures, tables
+from sgdlab.report import claims, clocks, datasets, figures, outcomes, tables
 from sgdlab.report.answer import answer
 from sgdlab.report.entries import Comparison, compare
 from sgdlab.report.markup import Markup, data_block, page, tag
@@ -116,8 +116,8 @@ def _sections(runs: Sequence[Run], comparison: Comparison) -> Iterator[Markup]:
     yield tag("section", tag("h2", "Result"), answer(comparison), tables.headline(comparison))
     if any(run.claims for run in runs):
         yield tag("section", tag("h2", "Claims"), claims.claims(runs))
-    yield _gallery("How it went", [*figures.outcomes(comparison), *figures.progress(comparison)])
-    yield _gallery("When it happened", list(figures.clocks(comparison)))
+    yield _gallery("How it went", [*outcomes.outcomes(comparison), *figures.progress(comparison)])
+    yield _gallery("When it happened", list(clocks.clocks(comparison)))
     details = [_fold("Every replicate", tables.replicates(comparison))]
     errors = list(_errors(comparison))
     if errors:

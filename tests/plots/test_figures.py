@@ -93,14 +93,34 @@ def figures(arrays):
         plots.Series(name, rates, np.where(rates > limit, np.inf, random.uniform(20, 90, (8, 5))))
         for name, limit in (("synchronous", 2), ("asynchronous", 0.2))
     ]
+    near = np.array([0.0923, 0.098, 0.337, 0.358, 0.97, 1.03, 1.94, 2.06])
+    lost = np.tile(np.where(near > 1, np.inf, near), (3, 1))
+    strip = "a strip with a long name that reaches over its crosses"
     counts = np.bincount(arrays["staleness"])
     names = [row.label for row in rows]
+    tiny = [random.uniform(1, 3, 4) * size for size in (1e-9, 1e-3, 1.0)]
     return {
         "gantt": plots.gantt(**arrays),
         "timeline": plots.timeline(**arrays, counts=counts),
         "histogram": plots.staleness_histogram(counts, predicted=np.full(len(counts), 0.01)),
         "curves": plots.curves(rows, x_label="seconds", y_label="accuracy", target=0.97),
         "sweep": plots.sweep(sweeps, x_label="rate", y_label="seconds", log_x=True, log_y=True),
+        "near": plots.sweep(
+            [plots.Series(name, near, lost) for name in ("a", "b", "c")],
+            x_label="rate",
+            y_label="loss",
+            log_x=True,
+            missing=strip,
+        ),
+        "linear": plots.sweep(
+            [plots.Series("a", np.array([0.9, 0.95, 0.99, 0.999]), np.ones((2, 4)))],
+            x_label="decay",
+            y_label="loss",
+        ),
+        "decades": plots.comparison(names, tiny, x_label="loss", from_zero=False, log=True),
+        "lost": plots.comparison(
+            names, [np.r_[row, np.inf] for row in tiny], x_label="loss", log=True
+        ),
         "comparison": plots.comparison(
             names, [np.r_[random.uniform(20, 90, 7), np.inf]] * 3, x_label="seconds to the target"
         ),
@@ -113,7 +133,19 @@ def drawn(arrays):
     return figures(arrays)
 
 
-NAMES = ("gantt", "timeline", "histogram", "curves", "sweep", "comparison", "utilisation")
+NAMES = (
+    "gantt",
+    "timeline",
+    "histogram",
+    "curves",
+    "sweep",
+    "near",
+    "linear",
+    "comparison",
+    "decades",
+    "lost",
+    "utilisation",
+)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -331,6 +363,46 @@ def test_the_name_of_what_is_missing_stands_above_its_crosses():
     points = figure.dpi / 72
     height = cross.get_transform().transform([2.0, 1.0])[1] + cross.get_markersize() / 2 * points
     assert note.get_window_extent().y0 > height
+
+
+def test_every_place_of_a_sweep_has_a_tick_and_labels_have_room(drawn):
+    axis = drawn["near"].axes[0].xaxis
+    labelled, bare = axis.get_majorticklocs(), axis.get_minorticklocs()
+    assert len({*labelled, *bare}) == 8
+    assert len(labelled) == 4
+
+
+def test_crosses_of_two_series_at_one_place_stand_apart():
+    lost = np.full((2, 2), np.inf)
+    series = [plots.Series(name, np.array([1.0, 2.0]), lost) for name in ("a", "b")]
+    figure = plots.sweep(series, x_label="", y_label="")
+    figure.canvas.draw()
+    crosses = [line for line in figure.axes[0].lines if line.get_marker() == "x"]
+    crosses.sort(key=lambda line: theme.SERIES.index(line.get_color()))
+    first, second = [c.get_transform().transform([1.0, 1.0]) for c in crosses]
+    assert first[0] == second[0]
+    # the first series stands above the second, as in the legend
+    assert first[1] - second[1] >= crosses[0].get_markersize()
+
+
+def test_rows_on_a_logarithmic_axis_are_as_far_apart_as_their_ratios(drawn):
+    axes = drawn["decades"].axes[0]
+    medians = [line.get_xdata()[0] for line in axes.lines if line.get_marker() == "|"]
+    places = axes.transData.transform([(m, 0) for m in medians])[:, 0]
+    ratio = (places[1] - places[0]) / (places[2] - places[1])
+    assert ratio == pytest.approx(np.log(medians[1] / medians[0]) / np.log(medians[2] / medians[1]))
+    assert not [text for text in axes.get_yticklabels() if text.get_text()]
+
+
+def test_few_messages_far_out_do_not_flatten_the_histogram():
+    counts = np.zeros(1747)
+    counts[:30] = 100
+    counts[1746] = 1
+    figure = plots.staleness_histogram(counts)
+    axes = figure.axes[0]
+    assert axes.get_xlim()[1] < 60
+    assert len([bar for bar in axes.patches if bar.get_height() > 1]) == 30
+    assert {"mean 15.1, largest 1,746", "0.033 % beyond the axis"} <= set(texts(figure))
 
 
 def test_stale_colours_run_from_light_to_dark():

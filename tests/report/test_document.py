@@ -354,6 +354,26 @@ def test_what_is_cut_off_is_said(rates, three):
     assert "are cut off" not in rates
 
 
+def svg_of(text, title):
+    part = text[text.index(f"<h3>{title}</h3>") :]
+    return part[: part.index("</figure>")]
+
+
+@pytest.mark.parametrize("rates", [(0.1, 0.3), (0.01, 0.03, 0.1, 0.3)])
+def test_a_diverged_loss_does_not_set_the_axis(rates):
+    run = fakes.many_rates(rates=rates, seeds=1, draws=1, workers=4, seconds=20.0, goal=None)
+    for member in run.members:
+        del member.evaluations["accuracy"]
+        del member.summary["final"]["accuracy"]
+    run.members[1].summary["final"]["loss"] = [1.167e33]
+    title = "Final loss" + " against learning_rate" * (len(run.members) > 8)
+    figure = svg_of(build_report([run]), title)
+    assert "e33" not in figure
+    assert ">diverged</text>" in figure
+    # every loss begins near 2.37
+    assert re.search(r"Diverged: not finite, or above 4\.7\d?, twice the start", figure)
+
+
 def test_a_sweep_over_numbers_is_drawn_against_them(rates):
     headings = Page(rates).inside("h3")
     assert "Time to the target against learning_rate" in headings
@@ -379,8 +399,8 @@ def test_every_replicate_has_its_row(three):
 def test_a_closed_form_is_drawn_where_there_is_one():
     page = build_report([fakes.single(equal=True, draws=1, seeds=1)])
     assert "line with dots: theory" in page
-    # 16 equal workers that are always busy: N − 1
-    assert "Theory: mean staleness 15." in page
+    # 16 equal workers that are always busy, a second a gradient: N − 1, and 1/N
+    assert "Theory: mean staleness 15, 0.0625 s an update (here 0.06" in page
 
 
 def test_unequal_workers_get_no_theory(three):
