@@ -101,7 +101,9 @@ def _theory(timeline: Timeline, size: int) -> tuple[np.ndarray | None, float | N
         return (
             theory.staleness_distribution(*given, size=size, **parameters),
             theory.mean_staleness(*given, **parameters),
-            theory.mean_update_time(*given, **parameters) if compute else None,
+            theory.mean_update_time(protocol, timeline.num_workers, compute, **parameters)
+            if isinstance(compute, dict)
+            else None,
         )
     except (KeyError, TypeError, ValueError):  # a recorded timeline may name what we don't know
         return None, None, None

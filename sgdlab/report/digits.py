@@ -5,20 +5,21 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
+_LEAST = 3  # digits of the smallest number
 _MOST_PLACES, _LARGEST = 6, 1e7
 
 
 def column_format(values: Iterable[float], digits: int = 4) -> str:
     """A format specification that suits every number of a column.
 
-    As many decimals as give the largest number so many digits and the smallest one less, without
-    zeros that all would end in; powers of ten where that takes more than six. What is not finite is
-    left out.
+    As many decimals as give the largest number so many digits and the smallest three, without zeros
+    that all would end in; powers of ten where that takes more than six. What is not finite is left
+    out.
     """
     known = [abs(value) for value in values if math.isfinite(value) and value]
     if not known:
         return ",.0f"
-    places = max(_places(max(known), digits), _places(min(known), digits - 1))
+    places = max(_places(max(known), digits), _places(min(known), _LEAST))
     if places > _MOST_PLACES or max(known) >= _LARGEST:
         return f".{digits - 1}e"
     while places and all(f"{value:.{places}f}".endswith("0") for value in known):

@@ -122,7 +122,8 @@ def _name_columns(comparison: Comparison) -> list[Column]:
 
 def _swatched(entry: Entry, cell: Cell) -> Markup:
     swatch = tag("span", class_=f"swatch series-{entry.colour % 8}", aria_hidden="true")
-    return Markup(swatch + escape(cell.content))
+    name = tag("div", cell.content, class_="name") if cell.number is None else cell.content
+    return Markup(swatch + escape(name))
 
 
 def _time_columns(comparison: Comparison) -> list[Column]:

@@ -51,4 +51,5 @@ def test_settings_keep_every_digit():
 
 def test_fewer_digits_are_enough_for_times():
     assert column_format([26.87, 12.9, 75.0], digits=3) == ",.1f"
-    assert column_format([232.5, 205.0], digits=3) == ",.0f"
+    assert column_format([232.48, 205.1], digits=3) == ",.0f"
+    assert column_format([232.48, 40.28], digits=3) == ",.1f"
