@@ -138,7 +138,8 @@ def _excerpt(
     if len(workers) < num_workers:
         parts.append(f"{len(workers)} of {num_workers:,} workers")
     if end < seconds:
-        parts.append(f"the first {end:.3g} of {seconds:,.4g} s")
+        whole = theme.plain(float(f"{seconds:.4g}"))
+        parts.append(f"the first {end:.3g} of {whole} s")
     return _Excerpt(workers, end, f"excerpt: {', '.join(parts)}" if parts else "")
 
 

@@ -80,8 +80,11 @@ def _curves(comparison: Comparison, entries: Sequence[Entry], metric: str, clock
 
 
 def _line(entry: Entry, clock: str, metric: str, log: bool) -> tuple[np.ndarray, np.ndarray]:
-    tables = entry.replicates.values()
-    return plots.resample([t[clock] for t in tables], [t[metric] for t in tables], log=log)
+    places, values = (
+        [table[name].to_numpy(float) for table in entry.replicates.values()]
+        for name in (clock, metric)
+    )
+    return plots.resample(places, values, log=log)
 
 
 def _shown(comparison: Comparison) -> set[Entry]:
@@ -123,10 +126,15 @@ def _evaluated(entries: Sequence[Entry], metric: str, end: int | None = None) ->
 
 
 def ceiling(entries: Sequence[Entry], metric: str) -> float:
-    """Above it a run has diverged: twice the largest value at the start of what should fall."""
+    """What should fall has diverged above it: twice the largest value at the start.
+
+    Or twice the median of all evaluations, where runs start so low that most rise above that.
+    """
+    if not counts_downward(metric) or not len(values := _evaluated(entries, metric)):
+        return np.inf
     starts = _evaluated(entries, metric, end=1)
-    known = counts_downward(metric) and len(starts) and starts.max() > 0
-    return 2.0 * float(starts.max()) if known else np.inf
+    level = max(starts.max(initial=0.0), np.median(values))
+    return 2.0 * float(level) if level > 0 else np.inf
 
 
 def _near_target(rows: Sequence[np.ndarray], target: float) -> tuple[float, float] | None:

@@ -65,7 +65,7 @@ def _finals(comparison: Comparison) -> _Result:
     known = _finite(values)
     log = counts_downward(metric) and bool((known > 0).all()) and spread(known) > WIDE
     far = bool((_finite(given) > top).any())
-    remark = f" Diverged: not finite, or above {top:.3g}, twice the start." if far else ""
+    remark = f" Diverged: not finite, or above {top:.3g}." if far else ""
     title, unit = f"Final {metric}", f"{metric} at the end"
     return _Result(title, unit, values, "diverged", log, from_zero=False, remark=remark)
 

@@ -213,8 +213,8 @@ def test_a_short_timeline_is_drawn_whole():
     assert not any("excerpt" in text for text in texts(plots.gantt(**message())))
 
 
-def test_a_long_timeline_says_that_it_is_an_excerpt():
-    count = 3000
+@pytest.mark.parametrize(("count", "whole"), [(3000, "3,000"), (10_000, "10,000")])
+def test_a_long_timeline_says_that_it_is_an_excerpt(count, whole):
     ends = np.arange(1.0, count + 1)
     arrays = message() | {
         "worker": np.zeros(count, int),
@@ -228,7 +228,7 @@ def test_a_long_timeline_says_that_it_is_an_excerpt():
     }
     figure = plots.gantt(**arrays)
     end = figure.axes[0].get_xlim()[1]
-    assert f"excerpt: the first {end:.3g} of 3,000 s" in texts(figure)
+    assert f"excerpt: the first {end:.3g} of {whole} s" in texts(figure)
     assert boxes(figure.axes[0]).max() <= end < 100
 
 
@@ -301,6 +301,13 @@ def test_the_figure_line_is_the_median_of_the_replicates():
     y = np.array([[1.0, 2.0], [3.0, 9.0], [2.0, 4.0]])
     axes = plots.curves([plots.Series("a", np.arange(2), y)], x_label="", y_label="").axes[0]
     np.testing.assert_array_equal(axes.lines[0].get_ydata(), [2, 4])
+
+
+@pytest.mark.parametrize(("places", "marked"), [(1, True), (4, True), (5, False)])
+def test_a_line_between_few_places_shows_them(places, marked):
+    series = plots.Series("a", np.arange(places), np.ones(places))
+    axes = plots.curves([series], x_label="", y_label="").axes[0]
+    assert any(line.get_marker() == "o" for line in axes.lines) == marked
 
 
 def test_faint_lines_stay_out_of_the_legend():

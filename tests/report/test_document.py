@@ -371,7 +371,16 @@ def test_a_diverged_loss_does_not_set_the_axis(rates):
     assert "e33" not in figure
     assert ">diverged</text>" in figure
     # every loss begins near 2.37
-    assert re.search(r"Diverged: not finite, or above 4\.7\d?, twice the start", figure)
+    assert re.search(r"Diverged: not finite, or above 4\.7\d?\.", figure)
+
+
+def test_runs_that_start_at_the_minimum_have_not_diverged():
+    run = fakes.run([fakes.member({"a": k}, "window", **SMALL) for k in range(2)])
+    for member in run.members:
+        del member.evaluations["accuracy"]
+        member.evaluations.loc[member.evaluations["update"] == 0, "loss"] = 1e-12
+        del member.summary["final"]["accuracy"]
+    assert "diverged" not in build_report([run]).lower()
 
 
 def test_a_sweep_over_numbers_is_drawn_against_them(rates):
