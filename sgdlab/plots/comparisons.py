@@ -132,25 +132,27 @@ def utilisation(
         top = (index // columns) * (head + height + 22) + head
         axes = theme.add_axes(figure, left, top, width, height)
         colour = theme.series_colour(index if colours is None else colours[index])
-        _draw_panel(axes, np.asarray(share), theme.shorten(label, int(width / 5.6)), colour)
+        text = theme.shorten(label, int(width / 5.6))
+        _draw_panel(axes, np.asarray(share), workers, text, colour)
         if index % columns:
             axes.set_yticks([])
-    text = "share of the time that each worker was busy (pale: waiting)"
+    title = "share of the time that each worker was busy (pale: waiting)"
     style = {"ha": "center", "va": "bottom", "fontsize": theme.TEXT, "color": theme.INK}
-    figure.text(0.5, 4 / (figure.get_size_inches()[1] * 72), text, **style)
+    figure.text(0.5, 4 / (figure.get_size_inches()[1] * 72), title, **style)
     return figure
 
 
-def _draw_panel(axes: Axes, share: np.ndarray, label: str, colour: str) -> None:
-    rows = np.arange(len(share))
-    height = 0.8 if len(share) <= 40 else 1.0
-    axes.barh(rows, np.ones(len(share)), height, color=theme.RULE)
-    axes.barh(rows, share, height, color=colour)
-    axes.set_ylim(len(share) - 0.5, -0.5)
+def _draw_panel(axes: Axes, share: np.ndarray, workers: int, label: str, colour: str) -> None:
+    """A worker stands at the same height in every panel, however many there are in this one."""
+    rows = np.arange(workers)
+    height = 0.8 if workers <= 40 else 1.0
+    axes.barh(rows[: len(share)], np.ones(len(share)), height, color=theme.RULE)
+    axes.barh(rows[: len(share)], share, height, color=colour)
+    axes.set_ylim(workers - 0.5, -0.5)
     axes.set_xlim(0, 1)
     axes.set_xticks([0, 0.5, 1], ["0", "50", "100%"])
     axes.get_xticklabels()[-1].set_horizontalalignment("right")
-    spacing = next((s for s in (1, 2, 5, 10, 20, 50, 100) if len(share) / s <= 20), 500)
+    spacing = next((s for s in (1, 2, 5, 10, 20, 50, 100) if workers / s <= 20), 500)
     axes.set_yticks(rows[::spacing], [str(row) for row in rows[::spacing]])
     theme.note(axes, 0, 17, label)
     style = {"fontsize": theme.SMALL, "color": theme.MUTED}

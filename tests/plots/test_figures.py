@@ -412,6 +412,14 @@ def test_few_messages_far_out_do_not_flatten_the_histogram():
     assert {"mean 15.1, largest 1,746", "0.033 % beyond the axis"} <= set(texts(figure))
 
 
+def test_a_worker_stands_at_one_height_in_all_panels_of_utilisation():
+    figure = plots.utilisation([np.ones(3), np.ones(4)], labels=["a", "b"])
+    first, second = figure.axes
+    assert first.get_ylim() == second.get_ylim()
+    assert [text.get_text() for text in first.get_yticklabels()] == ["0", "1", "2", "3"]
+    assert (len(first.patches), len(second.patches)) == (6, 8)
+
+
 def test_stale_colours_run_from_light_to_dark():
     rgb = np.array([matplotlib.colors.to_rgb(colour) for colour in theme.STALE])
     linear = np.where(rgb > 0.04045, ((rgb + 0.055) / 1.055) ** 2.4, rgb / 12.92)
