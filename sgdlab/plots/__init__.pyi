@@ -1,6 +1,5 @@
 from .comparisons import (
     comparison as comparison,
-    sweep as sweep,
     utilisation as utilisation,
 )
 from .exponents import (
@@ -19,12 +18,18 @@ from .lines import (
     band_name as band_name,
     curves as curves,
 )
+from .resampling import (
+    resample as resample,
+)
 from .scale import (
     StalenessScale as StalenessScale,
     staleness_scale as staleness_scale,
 )
 from .svg import (
     to_svg as to_svg,
+)
+from .sweeps import (
+    sweep as sweep,
 )
 from .theme import (
     WIDTH as WIDTH,

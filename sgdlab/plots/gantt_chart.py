@@ -20,7 +20,7 @@ MAX_WORKERS = 64
 MAX_MESSAGES = 5_000
 """More messages than this are cut to their first seconds."""
 _LEFT, _RIGHT, _BELOW = 42.0, 8.0, 34.0
-_KEY, _STATES, _TICKS = 34.0, 16.0, 14.0
+_KEY, _STATES, _TICKS = 37.0, 16.0, 14.0
 _SHORTEST_BAR = 7.0
 
 DROPPED, IN_FLIGHT, CANCELLED = -1, -2, -3
@@ -138,7 +138,8 @@ def _excerpt(
     if len(workers) < num_workers:
         parts.append(f"{len(workers)} of {num_workers:,} workers")
     if end < seconds:
-        parts.append(f"the first {end:.3g} of {seconds:,.4g} s")
+        whole = theme.plain(float(f"{seconds:.4g}"))
+        parts.append(f"the first {end:.3g} of {whole} s")
     return _Excerpt(workers, end, f"excerpt: {', '.join(parts)}" if parts else "")
 
 
@@ -224,11 +225,11 @@ def _draw_updates(axes: Axes, apply_time: np.ndarray, end: float) -> None:
 def _draw_key(axes: Axes, scale: StalenessScale, states: list[str], remark: str) -> None:
     """Above the rows: the colour bar, and below it the other marks."""
     base = _TICKS + _STATES
-    theme.note(axes, 0, base + 19, "staleness of the message, in updates", left_edge=True)
+    theme.note(axes, 0, base + 22, "staleness of the message, in updates", left_edge=True)
     if remark:
         width = axes.get_position().width * theme.figure_of(axes).get_size_inches()[0] * 72
         note = {"ha": "right", "fontsize": theme.SMALL, "color": theme.MUTED, "style": "italic"}
-        theme.note(axes, width, base + 19, remark, **note)
+        theme.note(axes, width, base + 22, remark, **note)
     _colour_bar(axes, scale, base)
     left = 0.0
     for state in states:

@@ -13,6 +13,9 @@ from matplotlib.lines import Line2D
 
 from sgdlab.plots import theme
 
+_FEW = 4
+"""At so few places a line shows where it was known."""
+
 
 @dataclass(frozen=True, eq=False)
 class Series:
@@ -121,7 +124,7 @@ def _draw(axes: Axes, item: Series, index: int, log_y: bool) -> None:
         axes.fill_between(item.x, low, high, color=colour, alpha=0.18, linewidth=0, zorder=3)
     style = {"color": colour, "linestyle": theme.series_dash(category), "linewidth": 1.8}
     axes.plot(item.x, middle, zorder=4, solid_capstyle="round", **style)
-    if len(item.x) == 1:
+    if len(item.x) <= _FEW:
         axes.plot(item.x, middle, "o", color=colour, markersize=4, zorder=4)
 
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from sgdlab.report.clocks import distinct_timelines
 from sgdlab.report.entries import Comparison
-from sgdlab.report.figures import distinct_timelines
 from sgdlab.timelines import Timeline
 
 MAX_MESSAGES = 5_000

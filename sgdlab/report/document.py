@@ -11,13 +11,13 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import yaml
 
 from sgdlab import plots
-from sgdlab.report import datasets, figures, tables
-from sgdlab.report.entries import Comparison, Entry, compare
-from sgdlab.report.markup import Markup, data_block, escape, join, page, tag
+from sgdlab.report import claims, clocks, datasets, figures, outcomes, tables
+from sgdlab.report.answer import answer
+from sgdlab.report.entries import Comparison, compare
+from sgdlab.report.markup import Markup, data_block, page, tag
 
 if TYPE_CHECKING:
     from sgdlab.experiment import Run
@@ -113,11 +113,11 @@ def _count(numbers: set[int], noun: str) -> str:
 
 
 def _sections(runs: Sequence[Run], comparison: Comparison) -> Iterator[Markup]:
-    yield tag("section", tag("h2", "Result"), *_answer(comparison), tables.headline(comparison))
+    yield tag("section", tag("h2", "Result"), answer(comparison), tables.headline(comparison))
     if any(run.claims for run in runs):
-        yield tag("section", tag("h2", "Claims"), tables.claims(runs))
-    yield _gallery("How it went", [*figures.outcomes(comparison), *figures.progress(comparison)])
-    yield _gallery("When it happened", list(figures.clocks(comparison)))
+        yield tag("section", tag("h2", "Claims"), claims.claims(runs))
+    yield _gallery("How it went", [*outcomes.outcomes(comparison), *figures.progress(comparison)])
+    yield _gallery("When it happened", list(clocks.clocks(comparison)))
     details = [_fold("Every replicate", tables.replicates(comparison))]
     errors = list(_errors(comparison))
     if errors:
@@ -136,45 +136,6 @@ def _errors(comparison: Comparison) -> Iterator[Markup]:
         if isinstance(errors, list) and errors:
             more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
             yield tag("li", tag("strong", entry.label), f": {errors[0]}{more}")
-
-
-def _answer(comparison: Comparison) -> Iterator[Markup]:
-    """The answer in a sentence, where members race to one goal."""
-    if not comparison.goal or len(comparison.entries) < 2:
-        return
-    best = sorted(map(comparison.best, comparison.groups), key=comparison.rank)
-    medians = [float(np.median(entry.times)) if len(entry.times) else np.inf for entry in best]
-    if not np.isfinite(medians[0]):
-        yield tag(
-            "p", f"None reaches {comparison.goal} in half of its replicates.", class_="answer"
-        )
-        return
-    first, slowest = medians[0], float(best[0].times.max())
-    level = [
-        _standing(entry, median)
-        for entry, median in zip(best[1:], medians[1:], strict=True)
-        if median <= slowest and np.isfinite(median)
-    ]
-    later = [
-        _standing(entry, median, first)
-        for entry, median in zip(best[1:], medians[1:], strict=True)
-        if slowest < median < np.inf
-    ]
-    never = [
-        tag("strong", entry.label)
-        for entry, median in zip(best, medians, strict=True)
-        if not np.isfinite(median)
-    ]
-    answer = f"First to {escape(comparison.goal)}: {_standing(best[0], first)}"
-    answer += f", within whose spread lies {join(level, ' and ')}" if level else ""
-    answer += "." + (f" Then {join(later[:5], ', ')}." if later else "")
-    answer += f" Not in half of its replicates: {join(never[:5], ', ')}." if never else ""
-    yield tag("p", Markup(answer), class_="answer")
-
-
-def _standing(entry: Entry, median: float, first: float | None = None) -> Markup:
-    factor = f" ({median / first:.2g}×)" if first else ""
-    return Markup(f"{tag('strong', entry.label)} after {escape(f'{median:,.3g} s{factor}')}")
 
 
 def _gallery(title: str, exhibits: Sequence[figures.Exhibit]) -> Markup:

@@ -205,7 +205,9 @@ def _run_names(runs: Sequence[Run]) -> dict[int, str]:
 def _axes(points: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
     """Paths on which points differ, in the order in which they appear."""
     paths = dict.fromkeys(path for point in points for path in point)
-    return tuple(p for p in paths if len({show(point.get(p, "")) for point in points}) > 1)
+    return tuple(
+        p for p in paths if len({show(point[p]) if p in point else "" for point in points}) > 1
+    )
 
 
 def _numeric_axis(points: Sequence[Mapping[str, Any]], axes: Sequence[str]) -> str | None:
@@ -234,23 +236,38 @@ def _short(axis: str) -> str:
 def _label(point: Mapping[str, Any], axes: Sequence[str]) -> str:
     """Values of names speak for themselves; others say what they are values of."""
     names = short_names(axes)
-    parts = []
-    for axis in axes:
-        if axis in point:
-            value = point[axis]
-            plain = isinstance(value, str | Mapping) or axis == "run"
-            parts.append(show(value) if plain else f"{names[axis]} {show(value)}")
-    return ", ".join(parts)
+    return ", ".join(
+        show(point[axis])
+        if axis == "run" or _named(point[axis])
+        else _told(names[axis], point[axis])
+        for axis in axes
+        if axis in point
+    )
+
+
+def _named(value: Any) -> bool:
+    """Whether a value tells what it is: a name, a mapping with one, or some of them in a row."""
+    if isinstance(value, list | tuple):
+        return bool(value) and all(map(_named, value))
+    return isinstance(value, str | Mapping) and bool(value)
+
+
+def _told(name: str, value: Any) -> str:
+    text = show(value)
+    return f"{name}: {text}" if text == "none" else f"{name} {text}"
 
 
 def show(value: Any) -> str:
-    """A value of a config in few characters: a mapping by its name."""
+    """A value of a config in few characters: a mapping by its name, what is empty as none."""
+    if isinstance(value, str | Mapping | list | tuple) and not value:
+        return "none"
     if isinstance(value, Mapping):
         rest = ", ".join(f"{key} {show(each)}" for key, each in value.items() if key != "name")
         name = str(value.get("name", ""))
         return f"{name} ({rest})" if rest and name else rest or name
     if isinstance(value, list | tuple):
-        return f"[{', '.join(show(item) for item in value)}]"
+        items = ", ".join(map(show, value))
+        return items if _named(value) else f"[{items}]"
     if isinstance(value, bool) or value is None:
         return {True: "true", False: "false", None: "none"}[value]
     return f"{value:g}" if isinstance(value, float) else str(value)

@@ -29,6 +29,14 @@ for (const table of document.querySelectorAll("table.sortable")) {
   });
 }
 
+// A table that fits needs no box to scroll in, and its head can stay in sight as the page scrolls.
+const boxes = new ResizeObserver((entries) => {
+  for (const { target: box } of entries) {
+    box.classList.toggle("fits", box.firstElementChild.offsetWidth <= box.clientWidth);
+  }
+});
+document.querySelectorAll(".scroll").forEach((box) => boxes.observe(box));
+
 function save(name, type, text) {
   const link = document.createElement("a");
   link.href = URL.createObjectURL(new Blob([text], { type }));

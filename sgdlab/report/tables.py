@@ -5,16 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
-from sgdlab.experiment.claims import showing
+from sgdlab.report.digits import as_written, column_format, deviation, figure
 from sgdlab.report.entries import Comparison, Entry, short_names, show
 from sgdlab.report.markup import Markup, escape, tag
-
-if TYPE_CHECKING:
-    from sgdlab.experiment import Judgement, Run
 
 MAX_REPLICATES = 600
 
@@ -32,6 +29,10 @@ class Cell:
         if self.number is None:
             return None
         return f"{self.number:.12g}" if math.isfinite(self.number) else ""
+
+
+Column: TypeAlias = tuple[str, Sequence[Cell]]
+"""A heading and its cells."""
 
 
 def table(caption: str, head: Sequence[str], rows: Sequence[Sequence[Cell]]) -> Markup:
@@ -64,24 +65,17 @@ def _row(row: Sequence[Cell], numeric: Sequence[bool]) -> Markup:
 def headline(comparison: Comparison) -> Markup:
     """A row per member: how soon, how good, how many updates, how stale, how busy."""
     entries = comparison.entries
-    names = short_names(comparison.axes)
-    written = len(comparison.axes) == 0 or _labels_written(comparison)
-    shown = [axis for axis in comparison.axes if not written or _is_numeric(comparison, axis)]
-    head = ["member"] * written + [names[axis] for axis in shown]
-    head += _time_heads(comparison)
-    metrics = _metrics(comparison)
-    head += [f"final {metric}" for metric in metrics]
-    head += ["updates", "mean staleness", "utilisation"]
-    states = {entry.member.status for entry in entries}
-    head += ["status"] if len(states) > 1 or not states <= {"done"} else []
-    rows = []
-    for entry in entries:
-        row = _name_cells(entry, shown, written)
-        row += _time_cells(entry) if _time_heads(comparison) else []
-        row += [_spread(entry.final(metric)) for metric in metrics]
-        row += _measures(entry.member.summary)
-        row += [Cell(entry.member.status)] * (head[-1] == "status")
-        rows.append(row)
+    columns = [*_name_columns(comparison), *_time_columns(comparison)]
+    columns += [
+        (f"final {metric}", _spreads([entry.final(metric) for entry in entries]))
+        for metric in _metrics(comparison)
+    ]
+    columns += _measures(entries)
+    states = [entry.member.status for entry in entries]
+    if set(states) != {"done"}:
+        columns.append(("status", [Cell(state) for state in states]))
+    head = [name for name, _ in columns]
+    rows = list(zip(*(cells for _, cells in columns), strict=True))
     return table("Members, one a row; a click on a heading sorts", head, rows)
 
 
@@ -109,132 +103,129 @@ def _number_of(value: object) -> float | None:
     return None
 
 
-def _name_cells(entry: Entry, axes: Sequence[str], written: bool) -> list[Cell]:
+def _name_columns(comparison: Comparison) -> list[Column]:
     """The label that a person wrote, if one did, and the values of the axes; a swatch first."""
-    cells = [Cell(entry.label)] if written else []
-    cells += [Cell(entry.axes[axis], _number_of(entry.member.point.get(axis))) for axis in axes]
+    entries, names = comparison.entries, short_names(comparison.axes)
+    written = len(comparison.axes) == 0 or _labels_written(comparison)
+    columns = [("member", [Cell(entry.label) for entry in entries])] if written else []
+    for axis in comparison.axes:
+        if _is_numeric(comparison, axis):
+            numbers = [_number_of(entry.member.point.get(axis)) for entry in entries]
+            texts = as_written([entry.axes[axis] for entry in entries])
+            columns.append((names[axis], list(map(Cell, texts, numbers))))
+        elif not written:
+            columns.append((names[axis], [Cell(entry.axes[axis]) for entry in entries]))
+    head, cells = columns[0]
+    cells = [Cell(_swatched(e, cell), cell.number) for e, cell in zip(entries, cells, strict=True)]
+    return [(head, cells), *columns[1:]]
+
+
+def _swatched(entry: Entry, cell: Cell) -> Markup:
     swatch = tag("span", class_=f"swatch series-{entry.colour % 8}", aria_hidden="true")
-    first = Cell(Markup(swatch + escape(cells[0].content)), cells[0].number)
-    return [first, *cells[1:]]
+    name = tag("div", cell.content, class_="name") if cell.number is None else cell.content
+    return Markup(swatch + escape(name))
 
 
-def _time_heads(comparison: Comparison) -> list[str]:
-    goal = comparison.goal
-    if not any(len(entry.times) for entry in comparison.entries):
+def _time_columns(comparison: Comparison) -> list[Column]:
+    times = [entry.times for entry in comparison.entries]
+    if not any(map(len, times)):
         return []
-    return [f"seconds to {goal}" if goal else "seconds to its target", "reached"]
-
-
-def _time_cells(entry: Entry) -> list[Cell]:
-    times = entry.times
-    if not len(times):
-        return [Cell("–", math.inf), Cell("–", math.inf)]
-    reached = int(np.isfinite(times).sum())
-    return [
-        Cell(time_text(times), float(np.median(times))),
-        Cell(f"{reached}/{len(times)}", reached),
+    form = column_format(np.concatenate(times), digits=3)
+    reached = [
+        Cell(f"{np.isfinite(row).sum()}/{len(row)}", int(np.isfinite(row).sum()))
+        if len(row)
+        else Cell("–", math.inf)
+        for row in times
     ]
+    return [(_time_head(comparison), [_time(row, form) for row in times]), ("reached", reached)]
 
 
-def time_text(times: np.ndarray) -> Markup:
+def _time_head(comparison: Comparison) -> str:
+    return f"seconds to {comparison.goal or 'its target'}"
+
+
+def _time(times: np.ndarray, form: str) -> Cell:
     """Median and range, in which never stands for replicates that did not get there."""
-    median = _seconds(float(np.median(times)))
+    if not len(times):
+        return Cell("–", math.inf)
+    median = float(np.median(times))
     if len(times) == 1 or not np.isfinite(times).any():
-        return escape(median)
-    span = f"{_seconds(float(times.min()))}–{_seconds(float(times.max()))}"
-    return Markup(f"{escape(median)} {tag('small', f'[{span}]')}")
+        return Cell(_seconds(median, form), median)
+    span = f"{_seconds(float(times.min()), form)}–{_seconds(float(times.max()), form)}"
+    return Cell(Markup(f"{escape(_seconds(median, form))} {tag('small', f'[{span}]')}"), median)
 
 
-def _seconds(value: float) -> str:
-    if not math.isfinite(value):
-        return "never"
-    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
+def _seconds(value: float, form: str) -> str:
+    return figure(value, form) if math.isfinite(value) else "never"
 
 
-def _spread(values: np.ndarray) -> Cell:
+def _spreads(rows: Sequence[np.ndarray]) -> list[Cell]:
     """Mean ± standard deviation over replicates; what is not finite is counted, not averaged."""
+    means = [float(row[np.isfinite(row)].mean()) for row in rows if np.isfinite(row).any()]
+    form = column_format(means)
+    return [_spread(row, form) for row in rows]
+
+
+def _spread(values: np.ndarray, form: str) -> Cell:
     finite = values[np.isfinite(values)]
     lost = len(values) - len(finite)
     note = tag("small", f" {lost} of {len(values)} diverged") if lost else ""
     if not len(finite):
         return Cell("diverged" if lost else "–", math.inf)
     mean = float(finite.mean())
-    text = f"{mean:.4g}"
+    text = figure(mean, form)
     if len(finite) > 1:
-        deviation = float(finite.std(ddof=1))
-        plain = 0.01 <= abs(mean) < 10
-        text = f"{mean:.4f} ± {deviation:.4f}" if plain else f"{mean:.4g} ± {deviation:.2g}"
+        text += f" ± {deviation(float(finite.std(ddof=1)), form)}"
     return Cell(Markup(escape(text) + escape(note)), mean)
 
 
-def _measures(summary: Mapping[str, Any]) -> list[Cell]:
-    forms = {"updates": "{:,.0f}", "mean_staleness": "{:.3g}", "utilisation": "{:.0%}"}
-    return [_measure(summary.get(key), form) for key, form in forms.items()]
+def _measures(entries: Sequence[Entry]) -> list[Column]:
+    columns = []
+    for key, form in {"updates": ",.0f", "mean_staleness": "", "utilisation": ".0%"}.items():
+        given = [entry.member.summary.get(key) for entry in entries]
+        values = [float(v) if isinstance(v, int | float) else math.nan for v in given]
+        form = form or column_format(values)
+        columns.append((key.replace("_", " "), [_number(value, form, "–") for value in values]))
+    return columns
 
 
-def _measure(value: object, form: str) -> Cell:
-    if isinstance(value, int | float) and math.isfinite(value):
-        return Cell(form.format(value), float(value))
-    return Cell("–", math.inf)
+def _number(value: float, form: str, otherwise: str) -> Cell:
+    return Cell(figure(value, form) if math.isfinite(value) else otherwise, value)
 
 
 def replicates(comparison: Comparison) -> Markup:
     """A row per member, draw of the clocks and seed."""
-    metrics = _metrics(comparison)
-    rows = []
-    for entry in comparison.entries:
-        final = [entry.final(metric) for metric in metrics]
-        for index, ((draw, seed), evaluations) in enumerate(entry.replicates.items()):
-            row = [Cell(entry.label), Cell(str(draw), draw), Cell(str(seed), seed)]
-            if _time_heads(comparison):
-                time = float(entry.times[index]) if index < len(entry.times) else math.nan
-                row.append(Cell("–" if math.isnan(time) else _seconds(time), time))
-            row += [_number(f[index] if index < len(f) else math.nan) for f in final]
-            row.append(
-                Cell(f"{int(evaluations['update'].iloc[-1]):,}", evaluations["update"].iloc[-1])
-            )
-            rows.append(row)
-    head = ["member", "draw", "seed", *_time_heads(comparison)[:1]]
-    head += [*(f"final {metric}" for metric in metrics), "updates"]
-    more = len(rows) - MAX_REPLICATES
+    entries, metrics = comparison.entries, _metrics(comparison)
+    places = [
+        (entry, index, draw, seed)
+        for entry in entries
+        for index, (draw, seed) in enumerate(entry.replicates)
+    ]
+    columns: list[Column] = [
+        ("member", [Cell(entry.label) for entry, *_ in places]),
+        ("draw", [Cell(str(draw), draw) for *_, draw, _ in places]),
+        ("seed", [Cell(str(seed), seed) for *_, seed in places]),
+    ]
+    if any(len(entry.times) for entry in entries):
+        times = [_at(entry.times, index) for entry, index, *_ in places]
+        form = column_format(times, digits=3)
+        cells = [Cell("–" if math.isnan(t) else _seconds(t, form), t) for t in times]
+        columns.append((_time_head(comparison), cells))
+    for metric in metrics:
+        values = [_at(entry.final(metric), index) for entry, index, *_ in places]
+        form = column_format(values)
+        columns.append((f"final {metric}", [_number(v, form, "diverged") for v in values]))
+    ends = [each["update"].iloc[-1] for entry in entries for each in entry.replicates.values()]
+    columns.append(("updates", [Cell(f"{end:,}", end) for end in ends]))
+    more = len(places) - MAX_REPLICATES
     caption = "One row per member, draw of the clocks and seed"
     caption += f"; {more} more are in the data" if more > 0 else ""
-    return table(caption, head, rows[:MAX_REPLICATES])
+    rows = list(zip(*(cells for _, cells in columns), strict=True))
+    return table(caption, [name for name, _ in columns], rows[:MAX_REPLICATES])
 
 
-def claims(runs: Sequence[Run]) -> Markup:
-    """A row per claim: what was said, whether it held, and what was measured."""
-    head = ["claim", "verdict", "left", "asked", "right", "measured, 95 %", "replicates"]
-    rows = []
-    for run in runs:
-        for each in run.claims:
-            note = tag("div", each.note, class_="note") if each.note else ""
-            name = tag("div", f"{run.name}/{run.id}", class_="note") if len(runs) > 1 else ""
-            claim = tag("div", each.claim, note, name, class_="words")
-            mark = tag("strong", showing.show_verdict(each), class_=f"verdict {_colour(each)}")
-            rows.append(
-                [
-                    Cell(claim),
-                    Cell(mark),
-                    Cell(showing.show_number(each.left), each.left),
-                    Cell(each.asked),
-                    Cell(showing.show_number(each.right), each.right),
-                    Cell(showing.show_measured(each), each.measured),
-                    Cell(each.replicates or "–", each.replicates or math.nan),
-                ]
-            )
-    return table("Claims, one a row, with bootstrap intervals over seeds and clocks", head, rows)
-
-
-def _colour(each: Judgement) -> str:
-    """Green as expected, orange against it, and neither of them where nothing is decided."""
-    if each.verdict == "UNDECIDED":
-        return "undecided"
-    return "series-2" if each.expected else "series-1"
-
-
-def _number(value: float) -> Cell:
-    return Cell(f"{value:.5g}" if math.isfinite(value) else "diverged", float(value))
+def _at(values: np.ndarray, index: int) -> float:
+    return float(values[index]) if index < len(values) else math.nan
 
 
 def environment(data: Mapping[str, Any]) -> Markup:

@@ -93,14 +93,34 @@ def figures(arrays):
         plots.Series(name, rates, np.where(rates > limit, np.inf, random.uniform(20, 90, (8, 5))))
         for name, limit in (("synchronous", 2), ("asynchronous", 0.2))
     ]
+    near = np.array([0.0923, 0.098, 0.337, 0.358, 0.97, 1.03, 1.94, 2.06])
+    lost = np.tile(np.where(near > 1, np.inf, near), (3, 1))
+    strip = "a strip with a long name that reaches over its crosses"
     counts = np.bincount(arrays["staleness"])
     names = [row.label for row in rows]
+    tiny = [random.uniform(1, 3, 4) * size for size in (1e-9, 1e-3, 1.0)]
     return {
         "gantt": plots.gantt(**arrays),
         "timeline": plots.timeline(**arrays, counts=counts),
         "histogram": plots.staleness_histogram(counts, predicted=np.full(len(counts), 0.01)),
         "curves": plots.curves(rows, x_label="seconds", y_label="accuracy", target=0.97),
         "sweep": plots.sweep(sweeps, x_label="rate", y_label="seconds", log_x=True, log_y=True),
+        "near": plots.sweep(
+            [plots.Series(name, near, lost) for name in ("a", "b", "c")],
+            x_label="rate",
+            y_label="loss",
+            log_x=True,
+            missing=strip,
+        ),
+        "linear": plots.sweep(
+            [plots.Series("a", np.array([0.9, 0.95, 0.99, 0.999]), np.ones((2, 4)))],
+            x_label="decay",
+            y_label="loss",
+        ),
+        "decades": plots.comparison(names, tiny, x_label="loss", from_zero=False, log=True),
+        "lost": plots.comparison(
+            names, [np.r_[row, np.inf] for row in tiny], x_label="loss", log=True
+        ),
         "comparison": plots.comparison(
             names, [np.r_[random.uniform(20, 90, 7), np.inf]] * 3, x_label="seconds to the target"
         ),
@@ -113,7 +133,19 @@ def drawn(arrays):
     return figures(arrays)
 
 
-NAMES = ("gantt", "timeline", "histogram", "curves", "sweep", "comparison", "utilisation")
+NAMES = (
+    "gantt",
+    "timeline",
+    "histogram",
+    "curves",
+    "sweep",
+    "near",
+    "linear",
+    "comparison",
+    "decades",
+    "lost",
+    "utilisation",
+)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -181,8 +213,8 @@ def test_a_short_timeline_is_drawn_whole():
     assert not any("excerpt" in text for text in texts(plots.gantt(**message())))
 
 
-def test_a_long_timeline_says_that_it_is_an_excerpt():
-    count = 3000
+@pytest.mark.parametrize(("count", "whole"), [(3000, "3,000"), (10_000, "10,000")])
+def test_a_long_timeline_says_that_it_is_an_excerpt(count, whole):
     ends = np.arange(1.0, count + 1)
     arrays = message() | {
         "worker": np.zeros(count, int),
@@ -196,7 +228,7 @@ def test_a_long_timeline_says_that_it_is_an_excerpt():
     }
     figure = plots.gantt(**arrays)
     end = figure.axes[0].get_xlim()[1]
-    assert f"excerpt: the first {end:.3g} of 3,000 s" in texts(figure)
+    assert f"excerpt: the first {end:.3g} of {whole} s" in texts(figure)
     assert boxes(figure.axes[0]).max() <= end < 100
 
 
@@ -271,6 +303,13 @@ def test_the_figure_line_is_the_median_of_the_replicates():
     np.testing.assert_array_equal(axes.lines[0].get_ydata(), [2, 4])
 
 
+@pytest.mark.parametrize(("places", "marked"), [(1, True), (4, True), (5, False)])
+def test_a_line_between_few_places_shows_them(places, marked):
+    series = plots.Series("a", np.arange(places), np.ones(places))
+    axes = plots.curves([series], x_label="", y_label="").axes[0]
+    assert any(line.get_marker() == "o" for line in axes.lines) == marked
+
+
 def test_faint_lines_stay_out_of_the_legend():
     x, y = np.arange(3), np.ones((1, 3))
     figure = plots.curves(
@@ -331,6 +370,54 @@ def test_the_name_of_what_is_missing_stands_above_its_crosses():
     points = figure.dpi / 72
     height = cross.get_transform().transform([2.0, 1.0])[1] + cross.get_markersize() / 2 * points
     assert note.get_window_extent().y0 > height
+
+
+def test_every_place_of_a_sweep_has_a_tick_and_labels_have_room(drawn):
+    axis = drawn["near"].axes[0].xaxis
+    labelled, bare = axis.get_majorticklocs(), axis.get_minorticklocs()
+    assert len({*labelled, *bare}) == 8
+    assert len(labelled) == 4
+
+
+def test_crosses_of_two_series_at_one_place_stand_apart():
+    lost = np.full((2, 2), np.inf)
+    series = [plots.Series(name, np.array([1.0, 2.0]), lost) for name in ("a", "b")]
+    figure = plots.sweep(series, x_label="", y_label="")
+    figure.canvas.draw()
+    crosses = [line for line in figure.axes[0].lines if line.get_marker() == "x"]
+    crosses.sort(key=lambda line: theme.SERIES.index(line.get_color()))
+    first, second = [c.get_transform().transform([1.0, 1.0]) for c in crosses]
+    assert first[0] == second[0]
+    # the first series stands above the second, as in the legend
+    assert first[1] - second[1] >= crosses[0].get_markersize()
+
+
+def test_rows_on_a_logarithmic_axis_are_as_far_apart_as_their_ratios(drawn):
+    axes = drawn["decades"].axes[0]
+    medians = [line.get_xdata()[0] for line in axes.lines if line.get_marker() == "|"]
+    places = axes.transData.transform([(m, 0) for m in medians])[:, 0]
+    ratio = (places[1] - places[0]) / (places[2] - places[1])
+    assert ratio == pytest.approx(np.log(medians[1] / medians[0]) / np.log(medians[2] / medians[1]))
+    assert not [text for text in axes.get_yticklabels() if text.get_text()]
+
+
+def test_few_messages_far_out_do_not_flatten_the_histogram():
+    counts = np.zeros(1747)
+    counts[:30] = 100
+    counts[1746] = 1
+    figure = plots.staleness_histogram(counts)
+    axes = figure.axes[0]
+    assert axes.get_xlim()[1] < 60
+    assert len([bar for bar in axes.patches if bar.get_height() > 1]) == 30
+    assert {"mean 15.1, largest 1,746", "0.033 % beyond the axis"} <= set(texts(figure))
+
+
+def test_a_worker_stands_at_one_height_in_all_panels_of_utilisation():
+    figure = plots.utilisation([np.ones(3), np.ones(4)], labels=["a", "b"])
+    first, second = figure.axes
+    assert first.get_ylim() == second.get_ylim()
+    assert [text.get_text() for text in first.get_yticklabels()] == ["0", "1", "2", "3"]
+    assert (len(first.patches), len(second.patches)) == (6, 8)
 
 
 def test_stale_colours_run_from_light_to_dark():

@@ -98,6 +98,12 @@ def page(tmp_path_factory):
     return write_report([run], tmp_path_factory.mktemp("page") / "report.html")
 
 
+@pytest.fixture(scope="module")
+def rates(tmp_path_factory):
+    run = fakes.many_rates(seeds=2, draws=1)
+    return write_report([run], tmp_path_factory.mktemp("rates") / "report.html")
+
+
 READ = "[...document.querySelector('table.sortable').tBodies[0].rows].map(r => r.cells[{}].dataset"
 CLICK = "document.querySelectorAll('table.sortable thead')[0].rows[0].cells[{}].firstChild.click()"
 
@@ -208,3 +214,39 @@ def test_nothing_overflows_a_phone(port, page):
 
     _, width = asyncio.run(visit(port, page, steps))
     assert width == 390
+
+
+BOXES = (
+    "[...document.querySelectorAll('.scroll')].filter(b => b.checkVisibility()).map(b => "
+    "[b.classList.contains('fits'), b.firstElementChild.offsetWidth <= b.clientWidth,"
+    " getComputedStyle(b).overflowX, b.scrollHeight <= b.clientHeight])"
+)
+
+
+@pytest.mark.parametrize("width", [390, 600, 1280, 2000])
+def test_no_part_of_a_table_is_out_of_reach(port, rates, width):
+    async def steps(tab):
+        size = {"width": width, "height": 700, "deviceScaleFactor": 1, "mobile": False}
+        await tab.ask("Emulation.setDeviceMetricsOverride", **size)
+        await tab.run("for (const fold of document.querySelectorAll('details')) fold.open = true")
+        await asyncio.sleep(0.2)
+        return await tab.run(BOXES)
+
+    _, boxes = asyncio.run(visit(port, rates, steps))
+    assert len(boxes) >= 3
+    for marked, fits, overflow, whole in boxes:
+        assert marked == fits
+        assert overflow == ("visible" if fits else "auto")
+        assert whole
+
+
+def test_the_head_of_a_long_table_stays_in_sight(port, rates):
+    async def steps(tab):
+        size = {"width": 1280, "height": 400, "deviceScaleFactor": 1, "mobile": False}
+        await tab.ask("Emulation.setDeviceMetricsOverride", **size)
+        await tab.run("document.querySelector('table').tBodies[0].rows[7].scrollIntoView()")
+        await asyncio.sleep(0.2)
+        return await tab.run("document.querySelector('thead th').getBoundingClientRect().top")
+
+    _, top = asyncio.run(visit(port, rates, steps))
+    assert top == 0

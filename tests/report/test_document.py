@@ -14,7 +14,9 @@ import pandas as pd
 import pytest
 import yaml
 
+from sgdlab.experiment import Judgement
 from sgdlab.report import build_report, document, write_report
+from sgdlab.report.entries import compare
 from tests.report import fakes
 
 SMALL = {"seeds": 1, "draws": 1, "workers": 4, "seconds": 20.0}
@@ -233,7 +235,46 @@ def test_the_table_tells_what_the_members_did(three):
         assert row["updates"] == f"{member.timelines[0].num_updates:,}"
         first = row["seconds to accuracy ≥ 0.95"].split()[0]
         median = np.median(times)
-        assert first == ("never" if np.isinf(median) else f"{median:.3g}")
+        assert float(first.replace("never", "inf")) == pytest.approx(median, rel=5e-3)  # 3 digits
+
+
+def decimals(text):
+    return {len(part.partition(".")[2]) for part in re.findall(r"[\d,]+(?:\.\d+)?(?!/)", text)}
+
+
+def test_the_figures_of_a_column_have_equal_digits(rates):
+    head, *lines = rows(rates, "Members, one a row")
+    for name in ("learning_rate", "final accuracy", "final loss", "mean staleness"):
+        column = head.index(name)
+        assert len(decimals(" ".join(line[column] for line in lines))) == 1, name
+
+
+def claims_of(*judgements):
+    """The verdicts of a page: class and text of each."""
+    run = dataclasses.replace(fakes.single(**SMALL), claims=judgements)
+    found = re.findall(r'<strong class="(verdict [^"]*)">(.*?)</strong>', build_report([run]))
+    return [(style.split()[1:], re.sub(r"<[^>]+>", "", text)) for style, text in found]
+
+
+def test_no_two_verdicts_look_alike():
+    names = ("HOLDS", "REFUTED", "UNDECIDED")
+    found = claims_of(*(Judgement(name, "<", verdict=name) for name in names))
+    assert [style for style, _ in found] == [["holds"], ["refuted"], ["undecided"]]
+    assert [text for _, text in found] == ["✓HOLDS", "✗REFUTED", "?UNDECIDED"]
+    style = document._asset("page.css")
+    colours = [re.search(rf"\.{n.lower()}\b[^{{]*{{ color: ([^;]*);", style)[1] for n in names]
+    assert len(set(colours)) == 3
+
+
+def test_a_verdict_that_the_file_does_not_expect_is_framed():
+    wanted, unwanted, fails = claims_of(
+        Judgement("a", "<", verdict="HOLDS"),
+        Judgement("b", "<", verdict="HOLDS", expected=False),
+        Judgement("c", "<", verdict="FAILS", expected=False),
+    )
+    assert wanted == (["holds"], "✓HOLDS")
+    assert unwanted == (["holds", "unexpected"], "✓HOLDS, recorded as refuted")
+    assert fails == (["fails", "unexpected"], "✗FAILS")
 
 
 def test_the_answer_names_the_first(three):
@@ -247,7 +288,7 @@ def test_the_answer_names_the_first(three):
     first = min(medians, key=medians.get)
     answer = re.search(r'<p class="answer">(.*?)</p>', three)[1]
     assert answer.startswith(
-        f"First to accuracy ≥ 0.95: <strong>{first}</strong> after {medians[first]:,.3g} s"
+        f"First to accuracy ≥ 0.95: <strong>{first}</strong> after {medians[first]:,.3g}\u00a0s"
     )
 
 
@@ -257,25 +298,89 @@ def with_times(name, times):
     return member
 
 
+def answer_of(**times):
+    """The answer's text, where members with these names and times race."""
+    page = build_report([fakes.run([with_times(name, given) for name, given in times.items()])])
+    return (
+        re.sub("<[^>]+>", "", re.search(r'<p class="answer">(.*?)</p>', page)[1])
+        .replace("\u00a0", " ")
+        .strip()
+    )
+
+
 @pytest.mark.parametrize(
     ("window", "said"),
     [
-        (15.0, ", within whose spread lies <strong>window</strong> after 15 s."),
-        (30.0, ". Then <strong>window</strong> after 30 s (3×)."),
-        (None, ". Not in half of its replicates: <strong>window</strong>."),
+        (10.0, "asynchronous and window both after 10 s."),
+        (10.001, "asynchronous and window both after 10 s."),
+        (15.0, "asynchronous after 10 s. Within its spread of 9 s to 20 s: window after 15 s."),
+        (30.0, "asynchronous after 10 s. Later: window after 30 s (3×)."),
+        (None, "asynchronous after 10 s. Not in half of the replicates: window."),
     ],
 )
 def test_the_answer_tells_a_tie_from_a_lead(window, said):
-    members = [with_times("asynchronous", [9.0, 10.0, 20.0]), with_times("window", [window] * 3)]
+    found = answer_of(asynchronous=[9.0, 10.0, 20.0], window=[window] * 3)
+    assert found == f"First to accuracy ≥ 0.95: {said}"
+
+
+def test_many_that_never_arrive_are_counted():
+    names = [f"rate {k}" for k in range(8)]
+    members = [dataclasses.replace(with_times("window", [None]), label=n) for n in names[1:]]
+    members = [dataclasses.replace(with_times("window", [10.0]), label=names[0]), *members]
     page = build_report([fakes.run(members)])
-    answer = re.search(r'<p class="answer">(.*?)</p>', page)[1]
-    assert answer == f"First to accuracy ≥ 0.95: <strong>asynchronous</strong> after 10 s{said}"
+    assert "rate 4</strong> and 3 more." in re.search(r'<p class="answer">(.*?)</p>', page)[1]
+
+
+@pytest.mark.parametrize(
+    ("value", "label"),
+    [
+        ([], "receive: none"),
+        (None, "receive: none"),
+        (["clip_by_delay"], "clip_by_delay"),
+        ([{"name": "gap_aware", "power": 1.0}], "gap_aware (power 1)"),
+        ([{"name": "gap_aware"}, "clip_by_delay"], "gap_aware, clip_by_delay"),
+        ([128, 64], "receive [128, 64]"),
+        (0.1, "receive 0.1"),
+    ],
+)
+def test_labels_read_as_words(value, label):
+    members = [fakes.member({"receive": each}, "window", **SMALL) for each in (value, "another")]
+    assert compare([fakes.run(members)]).entries[0].label == label
 
 
 def test_what_is_cut_off_is_said(rates, three):
     # the bottom is 0.95 − 6·0.05 = 0.65, and not every member of `rates` comes so high
     assert "Values below 0.65 are cut off." in three
     assert "are cut off" not in rates
+
+
+def svg_of(text, title):
+    part = text[text.index(f"<h3>{title}</h3>") :]
+    return part[: part.index("</figure>")]
+
+
+@pytest.mark.parametrize("rates", [(0.1, 0.3), (0.01, 0.03, 0.1, 0.3)])
+def test_a_diverged_loss_does_not_set_the_axis(rates):
+    run = fakes.many_rates(rates=rates, seeds=1, draws=1, workers=4, seconds=20.0, goal=None)
+    for member in run.members:
+        del member.evaluations["accuracy"]
+        del member.summary["final"]["accuracy"]
+    run.members[1].summary["final"]["loss"] = [1.167e33]
+    title = "Final loss" + " against learning_rate" * (len(run.members) > 8)
+    figure = svg_of(build_report([run]), title)
+    assert "e33" not in figure
+    assert ">diverged</text>" in figure
+    # every loss begins near 2.37
+    assert re.search(r"Diverged: not finite, or above 4\.7\d?\.", figure)
+
+
+def test_runs_that_start_at_the_minimum_have_not_diverged():
+    run = fakes.run([fakes.member({"a": k}, "window", **SMALL) for k in range(2)])
+    for member in run.members:
+        del member.evaluations["accuracy"]
+        member.evaluations.loc[member.evaluations["update"] == 0, "loss"] = 1e-12
+        del member.summary["final"]["accuracy"]
+    assert "diverged" not in build_report([run]).lower()
 
 
 def test_a_sweep_over_numbers_is_drawn_against_them(rates):
@@ -303,8 +408,8 @@ def test_every_replicate_has_its_row(three):
 def test_a_closed_form_is_drawn_where_there_is_one():
     page = build_report([fakes.single(equal=True, draws=1, seeds=1)])
     assert "line with dots: theory" in page
-    # 16 equal workers that are always busy: N − 1
-    assert "Theory: mean staleness 15." in page
+    # 16 equal workers that are always busy, a second a gradient: N − 1, and 1/N
+    assert "Theory: mean staleness 15, 0.0625 s an update (here 0.06" in page
 
 
 def test_unequal_workers_get_no_theory(three):

@@ -127,13 +127,13 @@ def _read_path(text: Any) -> tuple[Path, str]:
 
 
 def _brief(value: Any) -> str:
-    """A value in a label: a mapping by its name, a number in few digits."""
+    """A value in a label: a mapping by its name, a number in few digits, an empty list as none."""
     if isinstance(value, bool) or value is None:
         return show(value)
     if isinstance(value, float):
         return f"{value:g}"
     if isinstance(value, list):
-        return f"[{', '.join(_brief(item) for item in value)}]"
+        return f"[{', '.join(_brief(item) for item in value)}]" if value else "none"
     if isinstance(value, Mapping):
         rest = ", ".join(f"{key}={_brief(item)}" for key, item in value.items() if key != "name")
         name = str(value.get("name", ""))

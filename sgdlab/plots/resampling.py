@@ -3,46 +3,49 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 MAX_POINTS = 240
 
 
 def resample(
-    tables: Sequence[pd.DataFrame], x: str, y: str, max_points: int = MAX_POINTS
+    places: Sequence[np.ndarray],
+    values: Sequence[np.ndarray],
+    *,
+    max_points: int = MAX_POINTS,
+    log: bool = False,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """A metric of every replicate at common places.
+    """What every replicate had at common places.
 
     The grid is the union of the replicates' own places, thinned evenly to `max_points`. Between two
     evaluations a replicate is a straight line. After its last it keeps its last value: it has ended
     (at the horizon, or at the goal) and changes no more. Before its first it has none.
 
     Args:
-      tables: a table per replicate with columns `x` and `y`, sorted by `x`.
-      x, y: names of columns.
+      places: per replicate `[E]` float, increasing: seconds or updates.
+      values: per replicate `[E]` float, what was evaluated there.
       max_points: the most places of the grid.
+      log: straight on a logarithmic axis of values; they are above zero.
 
     Returns:
       The grid `[K]` float64 and the values `[S, K]` float64, NaN where not finite or not known.
     """
-    places = [table[x].to_numpy(float) for table in tables]
+    places = [np.asarray(place, float) for place in places]
     grid = np.unique(np.concatenate([*places, np.empty(0)]))
     if len(grid) > max_points:
         grid = grid[np.unique(np.linspace(0, len(grid) - 1, max_points).round().astype(int))]
     rows = [
-        _values(grid, place, table[y].to_numpy(float))
-        for place, table in zip(places, tables, strict=True)
+        _on_grid(grid, place, np.asarray(value, float), log)
+        for place, value in zip(places, values, strict=True)
     ]
     return grid, np.stack(rows) if rows else np.empty((0, 0))
 
 
-def _values(grid: np.ndarray, place: np.ndarray, value: np.ndarray) -> np.ndarray:
+def _on_grid(grid: np.ndarray, place: np.ndarray, value: np.ndarray, log: bool) -> np.ndarray:
     finite = np.where(np.isfinite(value), value, np.nan)
     if not len(place):
         return np.full(len(grid), np.nan)
+    if log:
+        return np.exp(np.interp(grid, place, np.log(finite), left=np.nan))
     return np.interp(grid, place, finite, left=np.nan)
