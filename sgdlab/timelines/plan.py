@@ -41,6 +41,10 @@ class Plan:
       messages_per_update: the number of messages in every update, or `None` where it varies.
       wave: `[V + 1]` int64; the messages of the updates `wave[v]:wave[v + 1]` read version
         `wave[v]` or an older one, so they may be computed together.
+      source: `[W]` int64, the step that stores what the message needs: its version's update.
+      lead: how many steps come before update 0; none but in an early plan.
+      computed: `[lead + T]` int64, the message that each step of an early plan computes, else
+        `None`: messages are computed by the updates that walk them. See `sgdlab.timelines.early`.
     """
 
     num_slots: int
@@ -54,6 +58,9 @@ class Plan:
     staleness: np.ndarray
     messages_per_update: int | None
     wave: np.ndarray
+    source: np.ndarray
+    lead: int = 0
+    computed: np.ndarray | None = None
 
     @property
     def num_updates(self) -> int:
@@ -69,6 +76,19 @@ class Plan:
     def is_uniform(self) -> bool:
         """Whether every update is the plain mean of equally many fresh messages."""
         return self.num_slots == 0 and self.messages_per_update is not None and not self.has_table
+
+    def held(self, update: int) -> np.ndarray:
+        """`[S]` the step that filled each slot, after so many updates; −1 where none has."""
+        held = np.full(self.num_slots, -1, np.int64)
+        if self.num_slots and update:
+            steps = self.lead + update
+            np.maximum.at(held, self.write_slot[:steps], np.arange(steps))
+        return held
+
+    def needed(self, update: int) -> np.ndarray:
+        """The steps so far whose versions or messages are still needed after so many updates."""
+        source = np.unique(self.source[self.start[update] :])
+        return source[source < self.lead + update]
 
 
 def plan(timeline: Timeline, *, include_dropped: bool = False, width: int = 1) -> Plan:
@@ -124,6 +144,7 @@ def plan(timeline: Timeline, *, include_dropped: bool = False, width: int = 1) -
         staleness=_mean_staleness(timeline),
         messages_per_update=int(counts[0]) if uniform else None,
         wave=_waves(read, start, width),
+        source=read.astype(np.int64),
     )
 
 
@@ -208,15 +229,25 @@ def _table(
 
 
 def _color(read: np.ndarray, group: np.ndarray) -> tuple[int, np.ndarray]:
-    """The fewest slots, and `[T]` the slot of every version."""
-    num_updates = int(group[-1]) + 1
-    versions = np.arange(num_updates)
-    end = versions.copy()
+    end = np.arange(int(group[-1]) + 1)
     np.maximum.at(end, read, group)
-    died_before = np.concatenate([[0], np.cumsum(np.bincount(end, minlength=num_updates))[:-1]])
-    num_slots = int(np.max(versions + 1 - died_before))
+    return color(end)
+
+
+def color(end: np.ndarray) -> tuple[int, np.ndarray]:
+    """The fewest slots for things of which one is born a step, and the slot of each.
+
+    Args:
+      end: `[E]` int, the last step at which the thing born at each step is still needed.
+
+    Returns:
+      `(num_slots, slot)`, `slot` `[E]` int32.
+    """
+    steps = np.arange(len(end))
+    died_before = np.concatenate([[0], np.cumsum(np.bincount(end, minlength=len(end)))[:-1]])
+    num_slots = int(np.max(steps + 1 - died_before))
     heir = np.argsort(end, kind="stable")
-    parent = np.where(versions < num_slots, versions, heir[versions - num_slots])
+    parent = np.where(steps < num_slots, steps, heir[steps - num_slots])
     while parent.max(initial=0) >= num_slots:  # pointer jumping: log₂ of the longest chain
         parent = parent[parent]
     return num_slots, parent.astype(np.int32)

@@ -10,7 +10,7 @@ import numpy as np
 
 from sgdlab.timelines import Timeline
 from sgdlab.timelines.plan import Plan
-from sgdlab.training.program import Chunk
+from sgdlab.training.program import Chunk, EarlySteps
 
 
 @dataclass(frozen=True)
@@ -76,8 +76,32 @@ def cut(
             weight=messages(plan.weight[begin:end], np.float32),
             keep=messages(plan.keep[begin:end], np.float32),
             share=messages(share[begin:end], np.float32),
+            early=_early(timeline, plan, first, last, capacity),
             **_waves(plan, first, last, capacity) if capacity.waves else {},
         )
+
+
+def cut_lead(timeline: Timeline, plan: Plan, capacity: Capacity) -> Iterator[Chunk]:
+    """Yield the chunks of an early plan that come before update 0, and make no update."""
+    whole = next(cut(timeline, plan, capacity.updates, capacity, None))
+    for first, last in bounds(plan.lead, capacity.updates):
+        early = _early(timeline, plan, first - plan.lead, last - plan.lead, capacity)
+        yield whole._replace(num_updates=np.uint32(0), evaluate=np.bool_(False), early=early)
+
+
+def _early(timeline: Timeline, plan: Plan, first: int, last: int, capacity: Capacity):
+    """The steps that compute messages early and make these updates, none before update 0."""
+    if plan.computed is None:
+        return None
+    steps = slice(plan.lead + first, plan.lead + last)
+    padded, message = _padded(capacity.updates), plan.computed[steps]
+    return EarlySteps(
+        num_steps=np.uint32(last - first),
+        due=np.bool_(first >= 0),
+        worker=padded(timeline.worker[message], np.int32),
+        local_index=padded(timeline.local_index[message], np.int32),
+        write_slot=padded(plan.write_slot[steps], np.uint32),
+    )
 
 
 def _waves(plan: Plan, first: int, last: int, capacity: Capacity) -> dict[str, Any]:

@@ -12,8 +12,10 @@ import numpy as np
 import optax
 from jax.extend.core import Var
 
+from sgdlab.precision import Policy
 from sgdlab.tasks import Task
 from sgdlab.timelines import Timeline
+from sgdlab.timelines.early import count_first_readers, reads_in_turn
 from sgdlab.timelines.plan import Plan
 from sgdlab.training.program import Form
 from sgdlab.workers import WorkerProgram, gradient
@@ -27,12 +29,14 @@ class Traits(NamedTuple):
       receives_untouched: whether `receive` hands every message on as it is.
       has_worker_state: whether a worker keeps anything between messages.
       reads_stale_params: whether the rule looks at the version that a message was computed at.
+      receive_reads_stale_params: whether `receive` does.
     """
 
     params: Any
     receives_untouched: bool
     has_worker_state: bool
     reads_stale_params: bool
+    receive_reads_stale_params: bool
 
 
 @functools.lru_cache(64)  # a trace takes milliseconds, a warm replay of a small model not many
@@ -50,6 +54,7 @@ def find_traits(
         is_identity(receive, params),
         has_state(worker.init, params),
         reads_stale_params(make_rule, hyperparameters, params),
+        reads_stale_params(lambda: receive, (), params),
     )
 
 
@@ -87,6 +92,46 @@ def choose_form(
         _has_distinct_workers(*pair, count) for pair in zip(timelines, plans, strict=True)
     )
     return "mapped" if count > 1 and (not traits.has_worker_state or distinct) else walk
+
+
+def can_go_early(policy: Policy, traits: Traits, stateful: bool, timelines: list[Timeline]) -> bool:
+    """Whether single messages can be computed as soon as their workers have read, to any profit.
+
+    They can where nothing but the message depends on the version that was read. It may pay on a CPU
+    where parameters enter matrix products, which take whole buffers only, so that a stale version
+    must be copied out of its slot (a message is read where it lies), and where a message is no
+    wider than a version in its slot.
+
+    Args:
+      policy: its compute dtype is that of a version in a slot.
+      traits: of the program's parts.
+      stateful: whether a worker's next message depends on its last.
+      timelines: all that share the program.
+
+    Returns:
+      Whether.
+    """
+    params = jax.eval_shape(policy.cast_to_param, traits.params)
+    stored = jax.eval_shape(policy.cast_to_compute, params)
+    if stateful or traits.reads_stale_params or traits.receive_reads_stale_params:
+        return False
+    if _count_bytes(stored) < _count_bytes(params):
+        return False
+    if all(leaf.ndim < 2 for leaf in jax.tree.leaves(params)):
+        return False
+    return all(map(reads_in_turn, timelines))
+
+
+def pays_early(timelines: list[Timeline]) -> bool:
+    """Whether a copy less makes up for the messages still under way at the end, nobody's use.
+
+    A copy is some 4 % of an update, as `benchmarks/` has measured.
+    """
+    return all(25 * count_first_readers(each) <= each.num_updates for each in timelines)
+
+
+def _count_bytes(shapes: Any) -> int:
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes))
 
 
 def _has_distinct_workers(timeline: Timeline, plan: Plan, count: int) -> bool:

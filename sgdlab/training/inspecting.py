@@ -51,8 +51,7 @@ class ChunkProgram:
             draws = draw(
                 run.member.key,
                 data.shards,
-                chunk.worker,
-                chunk.local_index,
+                *chunk.computed,
                 shape=shape,
                 with_keys=program.needs_key,
             )

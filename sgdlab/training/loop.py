@@ -13,7 +13,7 @@ from sgdlab.rules import evaluation_params
 from sgdlab.tasks import Task
 from sgdlab.training.batches import INIT, Draws
 from sgdlab.training.gradients import make_evaluate
-from sgdlab.training.messages import Step
+from sgdlab.training.messages import Step, waiting_like
 from sgdlab.training.program import Chunk, Data, Member, Outputs, Program, State
 from sgdlab.training.slots import make_slots
 from sgdlab.training.table import make_table
@@ -52,7 +52,9 @@ def init_state(
         worker=stack(program.worker.init(params), program.num_workers),
         loss_scale=loss_scale if shared else stack(loss_scale, program.num_workers),
         slots=make_slots(
-            program.as_stored(params), program.num_slots, flat=not program.spreads_params
+            waiting_like(program, params) if program.form == "early" else program.as_stored(params),
+            program.num_slots,
+            flat=not program.spreads_params,
         ),
         table=make_table(params, program.num_workers) if program.has_table else (),
     )
@@ -108,7 +110,7 @@ def run_chunk(
     if program.form == "waves":
         state, reports = jax.lax.fori_loop(zero, chunk.num_waves, wave, carry)
     else:
-        state, reports = jax.lax.fori_loop(zero, chunk.num_updates, partial(body, update), carry)
+        state, reports = jax.lax.fori_loop(zero, chunk.num_steps, partial(body, update), carry)
     state = program.lay_out(state)  # else XLA may hand it out otherwise than it came in
     finite = jnp.stack([all_finite(leaf) for leaf in jax.tree.leaves(state.params)])
     shapes = jax.eval_shape(lambda: _evaluate(program, state, data))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -25,14 +25,14 @@ from sgdlab.timelines.plan import Plan
 from sgdlab.training.batches import draw
 from sgdlab.training.checkpoints.fingerprint import describe_replay
 from sgdlab.training.checkpoints.resuming import CheckpointPlan, Keeper
-from sgdlab.training.chunks import Capacity, bounds, cut, find_capacity
+from sgdlab.training.chunks import Capacity, bounds, cut, cut_lead, find_capacity
 from sgdlab.training.devices.collectives import Average
 from sgdlab.training.devices.mesh import must_wait
 from sgdlab.training.devices.sharding import init_sharded
 from sgdlab.training.history import Histories, History
 from sgdlab.training.loop import init_params, init_state, run_chunk
 from sgdlab.training.nans import FoundNanError, are_looked_for, step_finding_nans
-from sgdlab.training.program import Data, Member, Program
+from sgdlab.training.program import Chunk, Data, Member, Program
 from sgdlab.training.records import ChunkReport, Records, Watch, check_stop, unstack
 
 
@@ -145,8 +145,7 @@ def _run_batch(job: _Job, runs: Sequence[Run]) -> list[History]:
     if not made:
         records.report(0, None, unstack(metrics, len(runs)))
     pending, first_call = None, job.compiling
-    chunks = cut(timeline, plan, job.every, job.capacity, job.evaluate_every, made)
-    for (_, last), chunk in zip(bounds(plan.num_updates, job.every, made), chunks, strict=True):
+    for last, chunk in _cut(job, timeline, plan, made):
         if job.cancelled.is_set() or records.done:
             break
         nan = None
@@ -158,6 +157,8 @@ def _run_batch(job: _Job, runs: Sequence[Run]) -> list[History]:
         first_call = nullcontext()
         if job.program.average is not None and must_wait(job.program.average.mesh):
             jax.block_until_ready(outputs)
+        if not chunk.num_updates and nan is None:
+            continue
         if pending is not None:
             records.collect(*pending)
         pending, made = (last, chunk, outputs), last
@@ -181,6 +182,15 @@ def _run_batch(job: _Job, runs: Sequence[Run]) -> list[History]:
     if keeper is not None:
         keeper.save(made, state, records.each)
     return [record.to_history() for record in records.each]
+
+
+def _cut(job: _Job, timeline: Timeline, plan: Plan, made: int) -> Iterator[tuple[int, Chunk]]:
+    """The chunks after so many updates, each with the update that it ends at."""
+    if not made:
+        yield from ((0, chunk) for chunk in cut_lead(timeline, plan, job.capacity))
+    ends = [last for _, last in bounds(plan.num_updates, job.every, made)]
+    chunks = cut(timeline, plan, job.every, job.capacity, job.evaluate_every, made)
+    yield from zip(ends, chunks, strict=True)
 
 
 def _make_keeper(job: _Job, runs: Sequence[Run]) -> Keeper | None:
@@ -238,8 +248,7 @@ def _advance(program: Program, state: Any, chunk: Any, member: Member, data: Dat
     draws = draw(
         member.key,
         data.shards,
-        chunk.worker,
-        chunk.local_index,
+        *chunk.computed,
         shape=shape,
         with_keys=program.needs_key,
     )

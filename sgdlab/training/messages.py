@@ -54,6 +54,12 @@ def send(step: Step, state: State, read, worker_state, loss_scale, drawn: Draws)
     return Sent(message, select_tree(finite, new_state, worker_state), loss, finite)
 
 
+def waiting_like(program: Program, params: Any) -> Sent:
+    """A message as a slot keeps it until its turn: zeros for a worker without a state."""
+    finite = jnp.bool_(False) if program.guard else None
+    return Sent(jax.tree.map(jnp.zeros_like, params), (), jnp.float32(0), finite)
+
+
 def check_message(sender: str, message, params) -> None:
     """A message must have the parameters' structure, shapes and dtypes."""
     sent, expected = jax.tree.structure(message), jax.tree.structure(params)

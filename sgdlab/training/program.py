@@ -22,7 +22,7 @@ from sgdlab.training.devices.mesh import replicated
 from sgdlab.training.devices.sharding import lay_out
 from sgdlab.workers import WorkerProgram
 
-Form = Literal["fused", "mapped", "single", "waves", "walk"]
+Form = Literal["fused", "mapped", "single", "waves", "early", "walk"]
 
 
 @dataclass(frozen=True)
@@ -38,10 +38,11 @@ class Program:
       guard: leave non-finite messages out (`on_nonfinite="skip"`).
       form: "fused" (equal fresh messages are one gradient over the global batch), "mapped" (they
         are computed side by side), "single" (every update has one message), "waves" (the same, the
-        messages of a wave computed side by side) or "walk" (messages are computed one after another
-        and added up).
+        messages of a wave computed side by side), "early" (the same, each computed when its worker
+        has read, and kept until its turn) or "walk" (messages are computed one after another and
+        added up).
       num_workers: N.
-      num_slots: stale versions kept.
+      num_slots: stale versions kept, or messages where they are computed early.
       compact_slots: keep them in the compute dtype, because nothing else reads them.
       has_table: whether a row per worker is kept from update to update.
       rows_are_means: whether each row of that table has one say, however many messages it holds.
@@ -143,7 +144,8 @@ class State(NamedTuple):
       receive: the state of the transform that messages pass.
       worker: the workers' states, each leaf `[N, …]`.
       loss_scale: one loss scale where messages are fresh and equal, else one a worker, `[N]`.
-      slots: the stale versions, each leaf `[S, n]` of flattened rows, or `()`.
+      slots: the stale versions or the messages under way, each leaf `[S, n]` of flattened rows, or
+        `()`.
       table: a `Table` with a row per worker, or `()`.
     """
 
@@ -156,6 +158,24 @@ class State(NamedTuple):
     table: Any
 
 
+class EarlySteps(NamedTuple):
+    """The steps of a chunk whose messages are computed early.
+
+    Attributes:
+      num_steps: uint32 scalar ≤ C, how many there are.
+      due: bool scalar, whether each makes an update; none does before update 0.
+      worker: `[C]` int32, who sends the message that each step computes.
+      local_index: `[C]` int32.
+      write_slot: `[C]` uint32, where it waits.
+    """
+
+    num_steps: Any
+    due: Any
+    worker: Any
+    local_index: Any
+    write_slot: Any
+
+
 class Chunk(NamedTuple):
     """A stretch of a planned timeline, in arrays of a fixed capacity: C updates, M messages.
 
@@ -163,7 +183,7 @@ class Chunk(NamedTuple):
       num_updates: uint32 scalar ≤ C, how many updates are made.
       evaluate: bool scalar, whether the held-out metrics are computed after them.
       start: `[C + 1]` uint32, update u walks the messages `start[u]:start[u + 1]`.
-      write_slot: `[C]` uint32.
+      write_slot: `[C]` uint32, where each update stores its version.
       staleness: `[C]` float32, the updates' mean staleness.
       row_weight: `[C, N]` float32, or `None` without a table.
       worker: `[M]` int32.
@@ -173,6 +193,7 @@ class Chunk(NamedTuple):
       weight: `[M]` float32.
       keep: `[M]` float32.
       share: `[M]` float32, the message's share of its update's mean loss.
+      early: where messages are computed early; their steps.
       num_waves: uint32 scalar, and
       wave: `[C + 1]` uint32, wave v holds the updates `wave[v]:wave[v + 1]`; both `None` where each
         update is one.
@@ -191,8 +212,20 @@ class Chunk(NamedTuple):
     weight: Any
     keep: Any
     share: Any
+    early: Any = None
     num_waves: Any = None
     wave: Any = None
+
+    @property
+    def computed(self) -> tuple[Any, Any]:
+        """`(worker, local_index)` of the messages, in the order in which they are computed."""
+        source = self if self.early is None else self.early
+        return source.worker, source.local_index
+
+    @property
+    def num_steps(self) -> Any:
+        """Steps of the loop over the chunk: its updates, but before update 0."""
+        return self.num_updates if self.early is None else self.early.num_steps
 
 
 class Outputs(NamedTuple):

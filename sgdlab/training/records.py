@@ -128,7 +128,7 @@ class Records:
                 record.done = record.error is not None
         metrics = [output.metrics if evaluated else None for output in fetched]
         with np.errstate(all="ignore"):
-            losses = [np.mean(output.updates["loss"][:count]) for output in fetched]
+            losses = [_mean(output.updates["loss"][:count]) for output in fetched]
         self.report(last, losses, metrics)
 
     def report(self, last: int, losses, metrics: Sequence[dict | None]) -> None:
@@ -170,6 +170,10 @@ def check_stop(stop: Mapping[str, Any] | None) -> None:
             f"stop: {dict(stop)} is not understood; "
             'allowed: {"metric": name, "at_least": value} or {"metric": name, "at_most": value}'
         )
+
+
+def _mean(losses: np.ndarray) -> float:
+    return float(np.mean(losses)) if len(losses) else np.nan
 
 
 def _has_reached(stop: Mapping[str, Any] | None, row: dict[str, Any]) -> bool:

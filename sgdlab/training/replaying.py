@@ -15,9 +15,10 @@ from jax.sharding import Mesh
 from sgdlab.precision import DynamicLossScale, NoOpLossScale, get_policy
 from sgdlab.tasks import Task
 from sgdlab.timelines import Timeline
+from sgdlab.timelines.early import go_early
 from sgdlab.timelines.plan import plan
 from sgdlab.training.batches import make_shards
-from sgdlab.training.checkpoints.resuming import CheckpointPlan
+from sgdlab.training.checkpoints.resuming import CheckpointPlan, went_early
 from sgdlab.training.devices.collectives import (
     Average,
     Collective,
@@ -26,7 +27,7 @@ from sgdlab.training.devices.collectives import (
 )
 from sgdlab.training.devices.mesh import make_mesh, replicated
 from sgdlab.training.devices.sharding import shard_params
-from sgdlab.training.forms import choose_form, common, find_traits
+from sgdlab.training.forms import can_go_early, choose_form, common, find_traits, pays_early
 from sgdlab.training.history import Histories, History, NumericalError
 from sgdlab.training.members import ChunkReport, Run, run_members
 from sgdlab.training.program import Data, FixedRule, Member, Program
@@ -177,6 +178,7 @@ def replay_many(
         collective=collective,
         reduction=reduction,
         microbatches=microbatches,
+        early=went_early(checkpoint) if resume and checkpoint is not None else None,
     )
     return run_members(
         prepared.program,
@@ -224,8 +226,12 @@ def prepare(
     collective: Collective = "jit",
     reduction: Reduction = "fast",
     microbatches: int | None = None,
+    early: bool | None = None,
 ) -> Prepared:
     """Check the arguments of `replay_many`, which see, and choose the program.
+
+    Args:
+      early: whether messages are computed early where they can be; by default where that pays.
 
     Returns:
       What `replay_many` runs, for it and for `sgdlab.training.inspecting`.
@@ -247,6 +253,10 @@ def prepare(
         raise ValueError(f"width: {width} on a mesh; allowed: 1, its devices share each gradient")
     plans = [plan(each, include_dropped=stateful, width=width) for each in timelines]
     form = choose_form(task, worker, traits, stateful, timelines, plans)
+    if form == "single" and not measures and can_go_early(policy, traits, stateful, timelines):
+        on_cpu = jax.default_backend() == "cpu"  # elsewhere a branch waits for the device
+        if (on_cpu and pays_early(timelines)) if early is None else early:
+            form, plans = "early", list(map(go_early, timelines, plans))
     program = Program(
         task=task,
         make_rule=make_rule,

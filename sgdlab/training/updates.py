@@ -110,6 +110,31 @@ def update_in_wave(taken: Taken, first, step: Step, u, state: State):
     return _serve(step, u, store_current(step, u, state), get_row(taken, u - first))
 
 
+def _early_update(step: Step, u, state: State):
+    """Step u computes a message, which waits; then update u is made, except before update 0.
+
+    Nobody looks at `stale_params` where messages are computed early, so the current ones stand in
+    for their shapes.
+    """
+    steps = step.chunk.early
+    loss_scale = get_row(state.loss_scale, steps.worker[u])
+    sent = send(step, state, state.params, (), loss_scale, get_row(step.draws, u))
+    slots = store(state.slots, steps.write_slot[u], sent)
+
+    def waited() -> Sent:
+        return read(slots, step.chunk.read_slot[u], sent)
+
+    def serve(state: State) -> State:
+        return _serve(step, u, state, Taken(state.params, waited()))[0]
+
+    state = jax.lax.cond(steps.due, serve, lambda state: state, state._replace(slots=()))
+    _, _, loss, finite = waited()
+    report = {"loss": loss}
+    if finite is not None:
+        report["skipped"] = (~finite).astype(jnp.int32)
+    return state._replace(slots=slots), report
+
+
 def _serve(step: Step, u, state: State, taken: Taken):
     """An update of one message that has been computed; there is no mean to take."""
     senders, message, finite, report = _receive(step, state, u, taken, _senders(state))
@@ -280,5 +305,6 @@ UPDATES = {
     "mapped": _mapped_update,
     "single": _single_update,
     "waves": _single_update,  # where it stands alone; in a wave it is `update_in_wave`
+    "early": _early_update,
     "walk": _walk_update,
 }

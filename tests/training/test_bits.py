@@ -48,13 +48,13 @@ def zero_delay_differs(updates=40):
     return sum(not np.array_equal(np.asarray(a), np.asarray(b)) for a, b in pairs)
 
 
-def fingerprint(evaluate_every):
-    """SHA-256 of the parameters and losses of an asynchronous run with noise and momentum."""
+def fingerprint(task, evaluate_every):
+    """SHA-256 of the parameters and losses of an asynchronous run with momentum."""
     cluster = timelines.Cluster(workers=5, compute=timelines.lognormal(mean=1.0, sigma=0.5))
     history = training.replay(
-        tasks.quadratic(np.linspace(0.1, 1.0, 20), noise=0.5),
+        task,
         rules.momentum(0.1, decay=0.9),
-        timelines.asynchronous(cluster, updates=60, seed=2),
+        timelines.asynchronous(cluster, updates=130, seed=2),
         seed=7,
         evaluate_every=evaluate_every,
     )
@@ -87,5 +87,12 @@ def test_two_processes_and_other_chunks_give_the_same_bits(processes):
 
 if __name__ == "__main__":
     every = int(sys.argv[1])
-    found = {"zero_delay_differs": zero_delay_differs(), "fingerprint": fingerprint(every)}
+    tasks_by_order = {
+        "in turn": tasks.quadratic(np.linspace(0.1, 1.0, 20), noise=0.5),
+        "early": tasks.digits(hidden=[16]),
+    }
+    found = {
+        "zero_delay_differs": zero_delay_differs(),
+        "fingerprint": {name: fingerprint(each, every) for name, each in tasks_by_order.items()},
+    }
     print(json.dumps(found))

@@ -12,10 +12,13 @@ from sgdlab.timelines import Timeline
 from sgdlab.timelines.plan import Plan
 from sgdlab.training.program import Data, Program
 
+EARLY = "replay.messages"
+
 
 def describe_replay(program: Program, data: Data, loss_scale: Any, stop: Any) -> dict[str, Any]:
     """What a replay can see of itself that decides its numbers, whichever members it runs."""
-    return {
+    early = {EARLY: "computed when their workers have read"} if program.form == "early" else {}
+    return early | {
         "replay.task": program.task.name,
         "replay.data": _hash(jax.tree.leaves((data.train, data.test))),
         "replay.partition": _hash(data.shards),

@@ -20,8 +20,8 @@ import numpy as np
 from sgdlab.timelines import Timeline
 from sgdlab.timelines.plan import Plan
 from sgdlab.training.checkpoints.archive import CheckpointError, Header
-from sgdlab.training.checkpoints.files import find, latest, save
-from sgdlab.training.checkpoints.fingerprint import hash_beginning
+from sgdlab.training.checkpoints.files import find, latest, read_header, save
+from sgdlab.training.checkpoints.fingerprint import EARLY, hash_beginning
 from sgdlab.training.checkpoints.identity import ResumeError, check_resume, hash_program
 from sgdlab.training.checkpoints.layout import (
     Record,
@@ -151,7 +151,7 @@ class Keeper:
             "hash": hash_program(self._description),
             "description": self._description,
             "timeline": hash_beginning(self._timeline, self._plan, update),
-            "slots": _slot_versions(self._plan, self._num_slots, update).tolist(),
+            "slots": self._held(update).tolist(),
             "members": members,
         }
         tree = {"state": state, "records": [to_tree(record) for record in records]}
@@ -229,23 +229,26 @@ class Keeper:
                 "allowed: the same cluster, protocol and seed, or a longer horizon of them"
             )
 
+    def _held(self, update: int) -> np.ndarray:
+        """`[S]` what lies in each slot of the program; one timeline may need fewer than another."""
+        held = self._plan.held(update)
+        return np.concatenate([held, np.full(self._num_slots - len(held), -1)])
+
     def _move(self, slots: Any, update: int, held: list[int], axis: int) -> Any:
-        """Stale versions into the slots that this run's plan gives them.
+        """What waits in slots into the slots that this run's plan gives it.
 
         A longer horizon can have another plan, in which the same versions live elsewhere.
         """
-        if held == _slot_versions(self._plan, self._num_slots, update).tolist():
+        if held == self._held(update).tolist():
             return slots
-        message = self._plan.message[self._plan.start[update] :]
-        read = self._timeline.read_version[message]
         source = np.full(self._num_slots, -1)
-        for version in np.unique(read[read < update]).tolist():
-            if version not in held:
+        for step in self._plan.needed(update).tolist():
+            if step not in held:
                 raise ResumeError(
                     f"resume: timeline: after update {update} the longer horizon reads version "
-                    f"{version}, which the shorter one had no use for; allowed: to run it anew"
+                    f"{step}, which the shorter one had no use for; allowed: to run it anew"
                 )
-            source[self._plan.write_slot[version]] = held.index(version)
+            source[self._plan.write_slot[step]] = held.index(step)
 
         def leaf(rows):
             kept = jnp.take(rows, jnp.maximum(source, 0), axis=axis)
@@ -256,9 +259,16 @@ class Keeper:
         return jax.tree.map(leaf, slots)
 
 
-def _slot_versions(plan: Plan, num_slots: int, update: int) -> np.ndarray:
-    """`[S]` the version that lies in each slot after so many updates, −1 where there is none."""
-    held = np.full(num_slots, -1, np.int64)
-    if num_slots:
-        np.maximum.at(held, plan.write_slot[:update], np.arange(update))
-    return held
+def went_early(checkpoint: CheckpointPlan) -> bool | None:
+    """Whether the messages of the run that is resumed are computed early; `None`: there is none.
+
+    Which order pays depends on the horizon, and a longer one has to go on in that of the shorter.
+    """
+    folder = Path(checkpoint.folder)
+    for path in [path for member in sorted(folder.glob("*")) for path in find(member)]:
+        try:
+            description = read_header(path).metadata["description"]
+        except (CheckpointError, KeyError, TypeError):
+            continue  # what is damaged is told of where it is restored
+        return description.get(EARLY) is not None
+    return None

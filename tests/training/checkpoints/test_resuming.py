@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from sgdlab import precision, rules, tasks, timelines, training, workers
-from sgdlab.training.checkpoints import CheckpointError, CheckpointWarning, find
+from sgdlab.training.checkpoints import CheckpointError, CheckpointWarning, find, read_header
 from sgdlab.training.checkpoints.identity import ResumeError, describe_program
 from sgdlab.training.checkpoints.metrics_log import MetricsLog
 from sgdlab.training.checkpoints.resuming import CheckpointPlan, RunInterrupted
@@ -261,6 +261,38 @@ def test_a_version_that_the_shorter_run_dropped_is_missed(tmp_path):
     run(tmp_path, timeline=draw(updates=40))
     with pytest.raises(ResumeError, match="reads version .* had no use for"):
         run(tmp_path, timeline=draw(updates=80), resume=True)
+
+
+EARLY = {"task": DIGITS, "loss_scale": None}  # five workers, so early from 125 updates on
+
+
+def test_messages_under_way_survive_a_kill_and_a_longer_horizon(tmp_path):
+    """Messages that wait for their update, and those that no update of the short run takes."""
+    short, long = draw(updates=150), draw(updates=200)
+    with pytest.raises(Killed):
+        run(tmp_path / "cut", timeline=short, kill_at=60, **EARLY)
+    run(tmp_path / "cut", timeline=short, resume=True, **EARLY)
+    run(tmp_path / "short", timeline=short, **EARLY)
+    assert everything(tmp_path / "cut") == everything(tmp_path / "short")
+    run(tmp_path / "cut", timeline=long, resume=True, **EARLY)
+    run(tmp_path / "long", timeline=long, **EARLY)
+    assert everything(tmp_path / "cut") == everything(tmp_path / "long")
+
+
+def test_a_longer_horizon_computes_messages_in_the_order_of_the_shorter(tmp_path):
+    short, long = draw(updates=60), draw(updates=200)
+    with pytest.raises(Killed):
+        run(tmp_path / "cut", timeline=short, kill_at=40, **EARLY)
+    resumed = run(tmp_path / "cut", timeline=long, resume=True, **EARLY)
+    whole = run(tmp_path / "whole", timeline=long, **EARLY)
+    # The one in turn and the other early: 200 updates of at most 0.1, rounded otherwise.
+    np.testing.assert_allclose(resumed.loss, whole.loss, atol=200 * 0.1 * 8 * 1.2e-7)
+    # The state of the first is a version a slot, that of the second a message.
+    headers = [
+        read_header(find(tmp_path / name / "checkpoints" / "0")[0]) for name in ("cut", "whole")
+    ]
+    paths = [{leaf.path for leaf in header.leaves} for header in headers]
+    assert [any("slots/message" in path for path in each) for each in paths] == [False, True]
 
 
 def test_a_new_run_is_not_mixed_with_an_old_one(tmp_path):
