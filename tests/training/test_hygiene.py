@@ -12,9 +12,17 @@ CLUSTER = timelines.Cluster(workers=3, compute=timelines.exponential(1.0))
 LOCAL = timelines.Cluster(workers=3, compute=timelines.exponential(1.0), gradients_per_message=2)
 NOISY = tasks.quadratic([1.0, 0.5], noise=0.1)
 QUANTIZED = workers.compressed(workers.gradient(), workers.quantize(bits=4))
+QUANTIZED_ALONE = workers.compressed(
+    workers.gradient(), workers.quantize(bits=4), error_feedback=False
+)
 # What each draws: gradient noise, a compressor, an initialiser, dropout.
 CASES = {
     "single": (NOISY, timelines.asynchronous(CLUSTER, updates=6), {}),
+    "early": (
+        tasks.digits(hidden=[8]),
+        timelines.asynchronous(CLUSTER, updates=75),
+        {"worker": QUANTIZED_ALONE, "measures": []},
+    ),
     "mapped": (NOISY, timelines.synchronous(CLUSTER, updates=6), {}),
     "walk": (NOISY, timelines.window(CLUSTER, wait=0.5, updates=6), {}),
     "table": (NOISY, timelines.ringleader(CLUSTER, updates=6), {}),
@@ -39,7 +47,7 @@ def test_no_key_is_used_twice_and_no_tracer_leaks(case, check):
     options = {"batch_size": 8, "evaluate_every": 3, "measures": ["cosine"], **options}
     with check(True) if check is jax.debug_key_reuse else check():
         history = training.replay(task, rules.momentum(0.1, decay=0.9), timeline, **options)
-    assert len(history.loss) == 6
+    assert len(history.loss) == timeline.num_updates
 
 
 @pytest.mark.parametrize("check", [jax.debug_key_reuse, jax.checking_leaks])
