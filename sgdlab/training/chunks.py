@@ -28,6 +28,24 @@ class Capacity:
     waves: bool = False
 
 
+def choose_length(num_params: int, rows: int) -> int:
+    """How many updates a chunk has where nothing is evaluated on the way.
+
+    Small models in long chunks, so that what a chunk costs the host is little beside its updates;
+    large ones in short chunks, so that progress shows and a kill costs little.
+
+    Args:
+      num_params: P.
+      rows: of data that an update draws, on average.
+
+    Returns:
+      A power of two from 1 to 4096: about a tenth of a second to a second on one core, and no more
+      than 2²⁰ rows unless a single update has more.
+    """
+    by_size = min(max(2**25 // num_params, 32), 4096)
+    return 2 ** (min(by_size, max(2**20 // rows, 1)).bit_length() - 1)
+
+
 def bounds(num_updates: int, every: int, made: int = 0) -> list[tuple[int, int]]:
     """The updates `[first, last)` of each chunk that is left after so many."""
     whole = [(first, min(first + every, num_updates)) for first in range(0, num_updates, every)]

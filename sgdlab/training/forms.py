@@ -30,6 +30,7 @@ class Traits(NamedTuple):
       has_worker_state: whether a worker keeps anything between messages.
       reads_stale_params: whether the rule looks at the version that a message was computed at.
       receive_reads_stale_params: whether `receive` does.
+      computes_narrower: whether parameters in the compute dtype are narrower than they are kept.
     """
 
     params: Any
@@ -37,6 +38,7 @@ class Traits(NamedTuple):
     has_worker_state: bool
     reads_stale_params: bool
     receive_reads_stale_params: bool
+    computes_narrower: bool
 
 
 @functools.lru_cache(64)  # a trace takes milliseconds, a warm replay of a small model not many
@@ -46,15 +48,19 @@ def find_traits(
     hyperparameters: tuple[str, ...],
     worker: WorkerProgram,
     receive: optax.GradientTransformation,
+    policy: Policy,
 ) -> Traits:
     """Trace the parts of a program, the rule with its hyperparameters by name."""
     params = jax.eval_shape(task.init, jax.random.key(0))
+    kept = jax.eval_shape(policy.cast_to_param, params)
+    computed = jax.eval_shape(policy.cast_to_compute, kept)
     return Traits(
         params,
         is_identity(receive, params),
         has_state(worker.init, params),
         reads_stale_params(make_rule, hyperparameters, params),
         reads_stale_params(lambda: receive, (), params),
+        _count_bytes(computed) < _count_bytes(kept),
     )
 
 
@@ -94,7 +100,7 @@ def choose_form(
     return "mapped" if count > 1 and (not traits.has_worker_state or distinct) else walk
 
 
-def can_go_early(policy: Policy, traits: Traits, stateful: bool, timelines: list[Timeline]) -> bool:
+def can_go_early(traits: Traits, stateful: bool, timelines: list[Timeline]) -> bool:
     """Whether single messages can be computed as soon as their workers have read, to any profit.
 
     They can where nothing but the message depends on the version that was read. It may pay on a CPU
@@ -103,7 +109,6 @@ def can_go_early(policy: Policy, traits: Traits, stateful: bool, timelines: list
     wider than a version in its slot.
 
     Args:
-      policy: its compute dtype is that of a version in a slot.
       traits: of the program's parts.
       stateful: whether a worker's next message depends on its last.
       timelines: all that share the program.
@@ -111,15 +116,10 @@ def can_go_early(policy: Policy, traits: Traits, stateful: bool, timelines: list
     Returns:
       Whether.
     """
-    params = jax.eval_shape(policy.cast_to_param, traits.params)
-    stored = jax.eval_shape(policy.cast_to_compute, params)
     if stateful or traits.reads_stale_params or traits.receive_reads_stale_params:
         return False
-    if _count_bytes(stored) < _count_bytes(params):
-        return False
-    if all(leaf.ndim < 2 for leaf in jax.tree.leaves(params)):
-        return False
-    return all(map(reads_in_turn, timelines))
+    has_matrix = any(leaf.ndim >= 2 for leaf in jax.tree.leaves(traits.params))
+    return has_matrix and not traits.computes_narrower and all(map(reads_in_turn, timelines))
 
 
 def pays_early(timelines: list[Timeline]) -> bool:

@@ -16,7 +16,7 @@ from sgdlab.training import members
 from sgdlab.training.batches import draw
 from sgdlab.training.chunks import cut, find_capacity
 from sgdlab.training.program import Program, State
-from sgdlab.training.replaying import CHUNK, prepare
+from sgdlab.training.replaying import prepare
 
 
 class ChunkProgram:
@@ -38,8 +38,7 @@ class ChunkProgram:
     ) -> None:
         """Args: as for `replay_many`, with one timeline and one seed."""
         prepared = prepare(task, make_rule, timeline, seeds=[seed], **options)
-        program, (run, *_), data, loss_scale = prepared
-        every = options.get("evaluate_every") or CHUNK
+        program, (run, *_), data, loss_scale, every = prepared
         capacity = find_capacity([run.plan], every)
         chunk = next(cut(timeline, run.plan, every, capacity, None))
         self.program: Program = program

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -19,6 +20,7 @@ from sgdlab.timelines.early import go_early
 from sgdlab.timelines.plan import plan
 from sgdlab.training.batches import make_shards
 from sgdlab.training.checkpoints.resuming import CheckpointPlan, went_early
+from sgdlab.training.chunks import choose_length
 from sgdlab.training.devices.collectives import (
     Average,
     Collective,
@@ -35,7 +37,6 @@ from sgdlab.workers import WorkerProgram, gradient
 
 __all__ = ["ChunkReport", "replay", "replay_many"]
 
-CHUNK = 1024  # updates, where nothing is evaluated on the way
 CANONICAL = 8  # microbatches, where nothing is said
 _IDENTITY = optax.identity()  # one object, since equal programs share a compile
 
@@ -185,7 +186,7 @@ def replay_many(
         prepared.runs,
         prepared.data,
         prepared.loss_scale,
-        evaluate_every or CHUNK,
+        prepared.every,
         evaluate_every,
         stop,
         callback,
@@ -196,12 +197,16 @@ def replay_many(
 
 
 class Prepared(NamedTuple):
-    """A replay before it runs: what is compiled, the members, the data, the first loss scale."""
+    """A replay before it runs: what is compiled, the members, the data, the first loss scale.
+
+    `every` is how many updates a chunk has.
+    """
 
     program: Program
     runs: list[Run]
     data: Data
     loss_scale: Any
+    every: int
 
 
 def prepare(
@@ -244,7 +249,7 @@ def prepare(
     average = _average(task, mesh, collective, reduction, microbatches or CANONICAL)
     microbatches = 1 if reduction == "canonical" else microbatches or 1
     traits = find_traits(
-        task, make_rule, tuple(hyperparameters or ()), worker, receive or _IDENTITY
+        task, make_rule, tuple(hyperparameters or ()), worker, receive or _IDENTITY, policy
     )
     if receive is None or traits.receives_untouched:
         receive = _IDENTITY
@@ -253,7 +258,7 @@ def prepare(
         raise ValueError(f"width: {width} on a mesh; allowed: 1, its devices share each gradient")
     plans = [plan(each, include_dropped=stateful, width=width) for each in timelines]
     form = choose_form(task, worker, traits, stateful, timelines, plans)
-    if form == "single" and not measures and can_go_early(policy, traits, stateful, timelines):
+    if form == "single" and not measures and can_go_early(traits, stateful, timelines):
         on_cpu = jax.default_backend() == "cpu"  # elsewhere a branch waits for the device
         if (on_cpu and pays_early(timelines)) if early is None else early:
             form, plans = "early", list(map(go_early, timelines, plans))
@@ -310,7 +315,12 @@ def prepare(
             itertools.product(range(len(timelines)), _points(hyperparameters or {}), seeds)
         )
     ]
-    return Prepared(program, runs, data, scale)
+    messages = max(math.ceil(len(each.message) / each.num_updates) for each in plans)
+    every = evaluate_every or choose_length(
+        sum(leaf.size for leaf in jax.tree.leaves(traits.params)),
+        messages * worker.gradients_per_message * batch_size,
+    )
+    return Prepared(program, runs, data, scale, every)
 
 
 def _average(task: Task, mesh, collective, reduction, microbatches) -> Average | None:
