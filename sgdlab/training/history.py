@@ -135,7 +135,12 @@ class Histories(Sequence[History]):
         for history in self:
             groups.setdefault(_label(history.member), []).append(history)
         series = [
-            plots.Series(label, *_common_grid([h.evaluations for h in runs], metric))
+            plots.Series(
+                label,
+                *plots.resample(
+                    [h.evaluations["time"] for h in runs], [h.evaluations[metric] for h in runs]
+                ),
+            )
             for label, runs in groups.items()
         ]
         return plots.curves(series, x_label="simulated seconds", y_label=metric)
@@ -168,15 +173,6 @@ def _headline(evaluations: pd.DataFrame) -> str:
 
 def _label(member: dict[str, Any]) -> str:
     return ", ".join(f"{k}={v:g}" for k, v in member.items() if k not in ("seed", "timeline"))
-
-
-def _common_grid(tables: list[pd.DataFrame], metric: str) -> tuple[np.ndarray, np.ndarray]:
-    """Every run's metric at common times: the value that last held, as a step function would."""
-    end = min(table["time"].iloc[-1] for table in tables)
-    grid = np.unique(np.concatenate([table["time"].to_numpy() for table in tables]))
-    grid = grid[grid <= end]
-    rows = [np.interp(grid, table["time"], table[metric]) for table in tables]
-    return grid, np.stack(rows)
 
 
 def _last(column: np.ndarray) -> float:
