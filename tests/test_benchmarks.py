@@ -114,10 +114,11 @@ def compile_loop(problem):
     ("make", "task"),
     [
         (lambda cluster: asynchronous(cluster, updates=16), tasks.digits(hidden=[32])),
+        (lambda cluster: asynchronous(cluster, updates=160), tasks.digits(hidden=[32])),
         (lambda cluster: k_batch_async(cluster, k=3, updates=16), tasks.quadratic(np.ones(2048))),
         (lambda cluster: ringleader(cluster, updates=16), tasks.quadratic(np.ones(2048))),
     ],
-    ids=["one message an update", "several", "a table"],
+    ids=["one message an update", "computed early", "several", "a table"],
 )
 def test_no_slot_sized_copy_stands_in_the_compiled_loop(make, task):
     timeline = make(Cluster(workers=6, compute=exponential(1.0)))
@@ -143,11 +144,13 @@ def test_reading_before_storing_would_copy_the_slots():
     assert copies(text, 4 * 32 * 32)
 
 
-def test_memory_stays_below_the_slots_and_three_copies():
+@pytest.mark.parametrize("updates", [16, 160], ids=["versions", "messages computed early"])
+def test_memory_stays_below_the_slots_and_three_copies(updates):
     """(N + 3)·P floats and 3 %: N versions, the current one, momentum and a gradient."""
-    timeline = asynchronous(Cluster(workers=5, compute=exponential(1.0)), updates=16, seed=0)
-    size = 2**20
-    problem = problems.make_problem(tasks.quadratic(np.ones(size)), timeline, batch_size=1)
+    timeline = asynchronous(Cluster(workers=5, compute=exponential(1.0)), updates=updates, seed=0)
+    task = problems.wide((784, 1024, 10), rows=8)
+    problem = problems.make_problem(task, timeline, batch_size=1)
+    size = sum(leaf.size for leaf in jax.tree.leaves(problem.params))
     planned = compile_loop(problem).memory_analysis()
     total = (
         planned.argument_size_in_bytes

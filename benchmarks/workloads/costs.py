@@ -49,13 +49,13 @@ def compile_time(name: str) -> list:
 
     jax.config.update("jax_enable_compilation_cache", False)
     problem = {
-        "digits MLP, asynchronous": partial(digits.problem, updates=64),
+        "digits MLP, asynchronous": digits.problem,
         "digits MLP, synchronous": synchronous.problem,
         "digits MLP, k_batch_async (4 messages an update)": partial(
             _problem, "k_batch_async", 16, k=4
         ),
-        "digits CNN, asynchronous": convolution.problem,
-        "Transformer, 2 layers, asynchronous": transformer.problem,
+        "digits CNN, asynchronous": partial(convolution.problem, convolution.UPDATES),
+        "Transformer, 2 layers, asynchronous": partial(transformer.problem, transformer.UPDATES),
     }[name]()
     start = _start(problem)
     caught = replays.catch_step(start)
@@ -91,11 +91,11 @@ def _problem(protocol: str, workers: int, **keywords):
 def _timeline(protocol: str, workers: int, **keywords):
     from sgdlab.timelines import PROTOCOLS, Cluster, exponential
 
-    updates = 16
+    updates = 32 * workers if protocol in ("asynchronous", "fixed_delay") else 64
     if protocol == "fixed_delay":
-        return PROTOCOLS[protocol](workers - 1, updates=4 * updates)
+        return PROTOCOLS[protocol](workers - 1, updates=updates)
     cluster = Cluster(workers=workers, compute=exponential(1.0))
-    return PROTOCOLS[protocol](cluster, updates=4 * updates, seed=0, **keywords)
+    return PROTOCOLS[protocol](cluster, updates=updates, seed=0, **keywords)
 
 
 def _label(protocol: str, workers: int, keywords) -> str:

@@ -28,7 +28,8 @@ def make_timeline(workers: int, times: str, updates: int):
 def loop(workers: int, times: str, **options) -> Run:
     from benchmarks import replays
 
-    return replays.loop(problem(workers, times), **options)
+    updates = max(UPDATES, 32 * workers)  # what a run of so many workers has
+    return replays.loop(problem(workers, times, updates), skip=1, **options)
 
 
 def floor(workers: int = 16, times: str = "gamma") -> Run:

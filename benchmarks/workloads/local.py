@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from benchmarks.contest import Benchmark, Contestant, Run
 
-STEPS, INNER, UPDATES = 8, 0.05, 256
+STEPS, INNER, UPDATES = 8, 0.05, 448
 
 
 def problem(updates: int = UPDATES):

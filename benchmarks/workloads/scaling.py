@@ -15,8 +15,8 @@ def by_workers(workers: int) -> list:
     from benchmarks.workloads import digits
 
     chunks = 2 + 2 * workers // 1024
-    problem = digits.problem(workers, "exponential", 1024 * chunks)
-    loop, floor = _loop(problem, skip=chunks - 2), digits.floor()
+    problem = digits.problem(workers, "exponential", max(1024 * chunks, 32 * workers))
+    loop, floor = _loop(problem, skip=chunks - 2, evaluate_every=1024), digits.floor()
     ratio, rate = _compare(loop, floor)
     slots = problem.timeline.peak_live_versions()
     return [f"{workers:,}", f"{slots:,}", f"{slots * 9610 * 4 / 2**20:.1f}", *_cells(ratio, rate)]
@@ -30,7 +30,7 @@ def by_parameters(width: int) -> list:
     size = 64 * width + width + width * width + width + 10 * width + 10
     chunk = min(max(4_000_000 // size, 8), 1024)
     task = problems.wide((64, width, width, 10), rows=256)
-    problem = problems.make_problem(task, digits.make_timeline(4, "gamma", 2 * chunk))
+    problem = problems.make_problem(task, digits.make_timeline(4, "gamma", max(2 * chunk, 128)))
     loop = _loop(problem, skip=1, evaluate_every=chunk)
     ratio, rate = _compare(loop, floors.scan_loop(problem, floors.mlp_loss))
     return [f"{size:,}", f"{6 * size * 4 / 2**20:.1f}", *_cells(ratio, rate)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from benchmarks.contest import Benchmark, Contestant, Run, Target
 
-CHUNK = 8
+CHUNK, UPDATES = 8, 448
 
 
 def problem(updates: int = CHUNK):
@@ -17,7 +17,7 @@ def problem(updates: int = CHUNK):
 def loop() -> Run:
     from benchmarks import replays
 
-    return replays.loop(problem(64), evaluate_every=CHUNK)
+    return replays.loop(problem(UPDATES), skip=2, evaluate_every=CHUNK)
 
 
 def floor() -> Run:

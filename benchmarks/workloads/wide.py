@@ -6,7 +6,7 @@ from functools import partial
 
 from benchmarks.contest import Benchmark, Contestant, Run, Target
 
-CHUNK = 8
+CHUNK, UPDATES = 32, 448
 
 
 def problem(batch_size: int, updates: int = 16):
@@ -19,7 +19,7 @@ def problem(batch_size: int, updates: int = 16):
 def loop(batch_size: int, **options) -> Run:
     from benchmarks import replays
 
-    return replays.loop(problem(batch_size, 64), evaluate_every=CHUNK, **options)
+    return replays.loop(problem(batch_size, UPDATES), skip=1, evaluate_every=CHUNK, **options)
 
 
 def floor(batch_size: int, narrow: bool = False) -> Run:

@@ -138,7 +138,8 @@ class Histories(Sequence[History]):
             plots.Series(
                 label,
                 *plots.resample(
-                    [h.evaluations["time"] for h in runs], [h.evaluations[metric] for h in runs]
+                    [h.evaluations["time"].to_numpy() for h in runs],
+                    [h.evaluations[metric].to_numpy() for h in runs],
                 ),
             )
             for label, runs in groups.items()
