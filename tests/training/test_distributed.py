@@ -1,5 +1,6 @@
 """Several processes on this machine, as on several hosts."""
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 from sgdlab.training.devices.distributed import PEER_LOST, ending_together, initialize, is_writer
-from sgdlab.training.devices.launching import launch, simulate_devices
+from sgdlab.training.devices.launching import free_port, launch, quiet_jax, simulate_devices
 
 pytestmark = pytest.mark.slow
 
@@ -57,6 +58,37 @@ with ending_together():
             params, loss = jax.block_until_ready(step(params, batch))
 """
 
+WRITER = """
+import argparse, pathlib, time
+import jax, numpy as np
+from sgdlab.training import checkpoints
+from sgdlab.training.checkpoints import sharded
+from sgdlab.training.devices.distributed import ending_together, initialize
+from sgdlab.training.devices.mesh import make_mesh
+
+parser = argparse.ArgumentParser()
+parser.add_argument("folder", type=pathlib.Path)
+parser.add_argument("--never-writes", type=int)
+parser.add_argument("--coordinator")
+parser.add_argument("--num-processes", type=int)
+parser.add_argument("--process-id", type=int)
+args = parser.parse_args()
+initialize(args.coordinator, args.num_processes, args.process_id, start_timeout=40)
+
+class Slow:
+    def save(self, *_):
+        time.sleep(60)
+
+with ending_together():
+    spread = jax.NamedSharding(make_mesh(), jax.P("data"))
+    tree = jax.make_array_from_callback((6,), spread, lambda index: np.ones(6, np.float32)[index])
+    checkpoints.save(args.folder, tree, update=1)
+    if args.process_id == args.never_writes:
+        sharded._orbax = Slow
+    (args.folder / f"process-{args.process_id}").touch()
+    checkpoints.save(args.folder, tree, update=2)
+"""
+
 
 @pytest.fixture(autouse=True)
 def children_find_the_package(monkeypatch, request):
@@ -85,6 +117,42 @@ def test_two_processes_have_the_bits_of_one_and_a_lost_peer_ends_the_other(worke
         assert sorted(expected) == ["a", "b", "loss"]
         for name in expected:
             assert expected[name].tobytes() == found[name].tobytes()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="gloo is the CPU transport on Linux")
+@pytest.mark.parametrize("victim", [0, 2])
+def test_a_process_killed_in_a_checkpoint_ends_the_others_within_2_seconds(tmp_path, victim):
+    """The others wait for its part in a barrier that is no collective."""
+    program = tmp_path / "writer.py"
+    program.write_text(WRITER)
+    command = [sys.executable, str(program), str(tmp_path), "--never-writes", str(victim)]
+    flags = ["--coordinator", f"127.0.0.1:{free_port()}", "--num-processes", "3", "--process-id"]
+    environ = dict(os.environ)
+    simulate_devices(1, environ)
+    quiet_jax(environ)
+    processes = [
+        subprocess.Popen([*command, *flags, str(i)], env=environ, stderr=subprocess.PIPE, text=True)
+        for i in range(3)
+    ]
+    with contextlib.ExitStack() as stack:
+        for process in processes:
+            stack.enter_context(process)
+            stack.callback(process.kill)
+        deadline = time.monotonic() + 60
+        while len(list(tmp_path.glob("process-*"))) < 3:
+            assert [process.poll() for process in processes] == [None] * 3
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        time.sleep(1.0)  # they wait by then
+        assert [process.poll() for process in processes] == [None] * 3
+        processes.pop(victim).kill()
+        killed = time.monotonic()
+        told = [process.communicate(timeout=30)[1].splitlines() for process in processes]
+        assert time.monotonic() - killed < 2.0
+    assert [process.returncode for process in processes] == [PEER_LOST] * 2
+    for lines in told:
+        assert len(lines) == 1
+        assert lines[0].startswith("distributed: another process was lost")
 
 
 def test_a_process_that_outlives_a_failed_one_is_ended_after_the_grace():

@@ -20,9 +20,11 @@ from typing import Any, NoReturn
 
 import jax
 import numpy as np
+from jax._src.distributed import global_state  # its client has no public name
 from jax.sharding import Mesh
 
 from sgdlab.training.devices.mesh import batch_sharding
+from sgdlab.training.devices.watching import watch_peers
 
 PEER_LOST = 75  # sysexits' EX_TEMPFAIL: nothing is wrong with the run itself, start it again
 GIVEN_UP = (
@@ -57,8 +59,8 @@ def initialize(
       start_timeout: seconds to wait for the others.
       heartbeat_timeout: seconds without a sign of life after which a process counts as dead.
 
-    From then on jax ends this process when another one has gone or is silent for too long: the
-    exit code is then `PEER_LOST`, and what is said of it one line.
+    From then on this process ends when another one has gone or is silent for too long, whatever it
+    is doing: the exit code is then `PEER_LOST`, and what is said of it one line.
 
     Raises:
       ValueError: some of the three are given and not all, or one is out of range.
@@ -87,6 +89,9 @@ def initialize(
             f"distributed: no cluster was found ({error}); give coordinator, num_processes, "
             "process_id"
         ) from None
+    state = global_state
+    address, index = state.coordinator_address or "", state.process_id
+    watch_peers(state.client, address, index, _on_death, timeout=start_timeout)
 
 
 def is_writer() -> bool:
@@ -185,6 +190,10 @@ def _catch_abort() -> None:
 @ctypes.CFUNCTYPE(None, ctypes.c_int)
 def _on_abort(_: int) -> None:
     _end_once(GIVEN_UP)
+
+
+def _on_death() -> None:
+    _end_once("distributed: another process was lost (its connection closed)")
 
 
 def _end_once(line: str) -> NoReturn:

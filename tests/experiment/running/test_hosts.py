@@ -129,8 +129,8 @@ def test_a_signal_to_one_process_ends_both_in_order(folder):
 def test_a_run_killed_on_2_by_2_goes_on_on_1_by_4(folder):
     """Two processes of two devices; then one process that simulates four."""
     with Two(folder, "x", "updates=400", "devices={data: 2, fsdp: 2}", devices_each=2) as two:
-        two.processes[1].kill()
-        two.processes[0].wait(20)  # at a checkpoint's barrier only jax's heartbeat tells of a loss
+        code, told = two.end(1, signal.SIGKILL, within=2)
+    assert (code, len(told)) == (PEER_LOST, 1)
     saved = checkpoints.find(folder / "x" / "checkpoints" / "0" / "0")
     assert {path.suffix for path in saved} == {".shards"}
     made = checkpoints.read_header(saved[-1]).update
