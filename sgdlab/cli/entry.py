@@ -37,7 +37,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
 
             hosts.end_if_peer_lost(error)
             code, lines = explain_failure(error, signals)
-            for line in lines if hosts.tells(error) else ():
+            hosts.leave(error, lines, code)
+            for line in lines if hosts.is_leader() else ():
                 print(line, file=sys.stderr)
-            hosts.leave(error, code)
     sys.exit(code or 0)

@@ -44,7 +44,7 @@ def start(
     Raises:
       ConfigError: the options don't fit one another.
     """
-    from sgdlab.training.devices.launching import quiet_jax, simulate_devices
+    from sgdlab.training.devices.launching import quiet_jax, quiet_libraries, simulate_devices
 
     given = coordinator, num_processes, process_id
     try:
@@ -55,6 +55,7 @@ def start(
             from sgdlab.training.devices.distributed import initialize
 
             initialize(*given)
+            quiet_libraries()
     except (ValueError, RuntimeError) as error:
         raise ConfigError([" ".join(str(error).split())]) from error
 
@@ -131,18 +132,13 @@ def end_if_peer_lost(error: BaseException) -> None:
         cause = cause.__cause__ or cause.__context__
 
 
-def tells(error: BaseException) -> bool:
-    """Whether this process says why it ends: of an end that all come to process 0 does."""
-    return is_leader() or not _is_common(error)
-
-
-def leave(error: BaseException, code: int) -> None:
-    """End at once after a failure of this process alone, which the others would wait for."""
+def leave(error: BaseException, lines: Sequence[str], code: int) -> None:
+    """End after a failure of this process alone, which the others would wait for, and tell it."""
     if _count() == 1 or _is_common(error):
         return  # the others come to the same end, and all say goodbye
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
+    from sgdlab.training.devices.distributed import end_failed
+
+    end_failed("\n".join(lines), code)
 
 
 def _is_common(error: BaseException) -> bool:

@@ -1,8 +1,8 @@
 """Many hosts: one process on each, all running the same program.
 
 Every process compiles the same steps and holds its own devices' part of every array; process 0
-writes the files. A process that fails must end at once and be seen to: its peers wait for it inside
-a collective, and would wait long for its clean goodbye.
+writes the files. A process that fails must end and be seen to: its peers wait for it, and would
+wait long for its clean goodbye.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ GIVEN_UP = (
 )
 
 _GOODBYE = 120  # seconds: process 0 may still be writing its report
+_GRACE = 1.0  # seconds in which what fails in all processes alike is told by each of them
 _ending = threading.Lock()
 _LOST = (
     "Gloo", "NCCL", "Connection reset", "Connection closed", "Socket closed", "heartbeat",
@@ -101,7 +102,7 @@ def is_writer() -> bool:
 
 @contextlib.contextmanager
 def ending_together() -> Iterator[None]:
-    """End this process at once when it or a peer fails, so that all of them end.
+    """End this process when it or a peer fails, so that all of them end.
 
     A lost peer shows as an error of the collective that waited for it; it is told in one line and
     the exit code is `PEER_LOST`. Any other exception is this process's own: its traceback is
@@ -117,7 +118,15 @@ def ending_together() -> Iterator[None]:
             end_lost(error)
         if isinstance(error, SystemExit) and error.code in (0, None):
             raise
-        _end(1, "".join(traceback.format_exception(error)).rstrip())
+        end_failed("".join(traceback.format_exception(error)).rstrip(), 1)
+
+
+def end_failed(text: str, code: int) -> NoReturn:
+    """End this process, which has failed by itself; the others then find it lost.
+
+    First it stays for a moment, so that those which are about to fail alike can say so.
+    """
+    _end_once(text, code, stay=_GRACE)
 
 
 def end_lost(error: BaseException) -> NoReturn:
@@ -196,17 +205,14 @@ def _on_death() -> None:
     _end_once("distributed: another process was lost (its connection closed)")
 
 
-def _end_once(line: str) -> NoReturn:
-    """The collective that fails and jax's own thread come to the same end; one of them tells."""
-    if _ending.acquire(blocking=False):
-        sys.stdout.flush()
-        os.write(2, f"{line}\n".encode())
-    else:
-        time.sleep(1.0)
-    os._exit(PEER_LOST)
-
-
-def _end(code: int, message: str) -> NoReturn:
-    print(message, file=sys.stderr, flush=True)
-    sys.stdout.flush()
-    os._exit(code)
+def _end_once(line: str, code: int = PEER_LOST, stay: float = 0.0) -> NoReturn:
+    """What fails, jax's own thread and the watch come to the same end; one of them tells."""
+    try:
+        if _ending.acquire(blocking=False):
+            sys.stdout.flush()
+            os.write(2, f"{line}\n".encode() if line else b"")
+            time.sleep(stay)
+        else:
+            time.sleep(2 * _GRACE)
+    finally:  # a signal is no way out
+        os._exit(code)

@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 
 
 def simulate_devices(count: int, environ: MutableMapping[str, str] = os.environ) -> None:
@@ -46,6 +46,20 @@ def quiet_jax(environ: MutableMapping[str, str] = os.environ) -> None:
     """
     if environ.get("TF_CPP_MIN_LOG_LEVEL", "1") == "1":
         environ["TF_CPP_MIN_LOG_LEVEL"] = "4"
+
+
+def quiet_libraries(environ: Mapping[str, str] = os.environ) -> None:
+    """Keep the standard output for what Python prints; of gloo, each connection prints a line.
+
+    With `TF_CPP_MIN_LOG_LEVEL=0`, which brings back jax's log, nothing is kept from it.
+    """
+    if environ.get("TF_CPP_MIN_LOG_LEVEL") == "0":
+        return
+    sys.stdout.flush()
+    sys.stdout = open(os.dup(1), "w", encoding=sys.stdout.encoding, errors=sys.stdout.errors)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.close(nowhere)
 
 
 def launch(

@@ -15,12 +15,11 @@ import secrets
 import selectors
 import socket
 import threading
-import time
 import warnings
 from collections.abc import Callable
 from typing import Any
 
-GRACE = 0.5  # seconds for what fails in all processes alike to be told by each of them
+_REACH = 5.0  # seconds to wait for a connection
 _KEY = "sgdlab/watch"
 _GOODBYE = b"."
 
@@ -42,7 +41,7 @@ def watch_peers(
       client: of jax's coordination service.
       address: `HOST:PORT` of that service.
       index: which process this is, from 0.
-      on_death: called once, from a thread of its own, `GRACE` seconds after a peer has died.
+      on_death: called once, from a thread of its own, when a peer has died.
       timeout: seconds to wait for process 0.
     """
     if index == 0:
@@ -54,7 +53,7 @@ def watch_peers(
         port, token = client.blocking_key_value_get(_KEY, round(timeout * 1e3)).split()
         host = address.rpartition(":")[0].strip("[]")
         try:
-            connection = socket.create_connection((host, int(port)), timeout=GRACE * 10)
+            connection = socket.create_connection((host, int(port)), timeout=_REACH)
             connection.settimeout(None)
             connection.sendall(token.encode())
         except OSError as error:
@@ -97,7 +96,6 @@ class _Watch:
             pass
         for connection in list(self._said):
             connection.close()
-        time.sleep(GRACE)
         self._on_death()
 
     def end(self) -> None:
