@@ -11,6 +11,7 @@ from .datasets import (
     DataError as DataError,
 )
 from .definition import (
+    RowLoss as RowLoss,
     Task as Task,
 )
 from .factory import (

@@ -14,8 +14,8 @@ import numpy as np
 from sgdlab.tasks.datasets.dataset import Dataset
 from sgdlab.tasks.datasets.embedded import load_digits
 from sgdlab.tasks.datasets.opening import load_images
-from sgdlab.tasks.definition import Task
-from sgdlab.tasks.losses import cross_entropy, fingerprint
+from sgdlab.tasks.definition import RowLoss, Task
+from sgdlab.tasks.losses import fingerprint, means, measure_logits
 from sgdlab.tasks.networks import CNN, MLP
 from sgdlab.tasks.splits import stratified_split
 
@@ -52,14 +52,19 @@ def classifier(
     def init(key):
         return network.init(key, prepare(jnp.asarray(example)))["params"]
 
-    def loss(params, batch, key):
+    def measure(params, batch, key):
         del key
         logits = network.apply({"params": params}, prepare(batch["input"]))
-        value, accuracy = cross_entropy(jnp.asarray(logits), batch["label"])
+        return measure_logits(jnp.asarray(logits), batch["label"])
+
+    def summarise(params, rows):
+        del params
+        value, accuracy = means(rows)
         return value, {"accuracy": accuracy}
 
     train, test = dict(train), dict(test)
     facts = {**(metadata or {}), "rows": len(train["label"]), "sha256": fingerprint(train)}
+    loss = RowLoss(measure, summarise)
     return Task(name, init, loss, train, test, labels=train["label"], metadata=facts)
 
 

@@ -15,6 +15,31 @@ Metrics = dict[str, jax.Array]
 
 
 @dataclass(frozen=True, eq=False)
+class RowLoss:
+    """A loss whose rows are measured one by one and then summed up.
+
+        loss(params, batch, key) = summarise(params, measure(params, batch, key))
+
+    As the loss of a task it lets a large held-out set be measured in blocks of rows, whose
+    activations are gone before the next block's are there, to the same loss and metrics.
+
+    Attributes:
+      measure: `measure(params, batch, key) -> rows`, a tree of arrays `[B, …]`; without a key, row
+        i depends on row i of the batch and on no other.
+      summarise: `summarise(params, rows) -> (loss, metrics)`, as `Task.loss` gives them.
+    """
+
+    measure: Callable[[Params, Batch, jax.Array | None], Any]
+    summarise: Callable[[Params, Any], tuple[jax.Array, Metrics]]
+
+    def __call__(
+        self, params: Params, batch: Batch, key: jax.Array | None
+    ) -> tuple[jax.Array, Metrics]:
+        """`(loss, metrics)`."""
+        return self.summarise(params, self.measure(params, batch, key))
+
+
+@dataclass(frozen=True, eq=False)
 class Task:
     """Something to learn: pure functions and two sets of rows.
 
@@ -27,7 +52,8 @@ class Task:
       loss: `loss(params, batch, key) -> (loss, metrics)`. Leaves of `batch` have a leading axis
         `[B, …]`. The loss is a float32 scalar, a mean over the batch, whatever the dtype of
         `params` and `batch`; metrics are float32 scalars. `key` is a typed key that is consumed, or
-        `None` for evaluation: no noise, no dropout.
+        `None` for evaluation: no noise, no dropout. A `RowLoss` is evaluated in blocks of rows
+        where the held-out set is large, any other function on all of them at once.
       train: training rows, arrays `[n, …]` by name.
       test: held-out rows, with the same names.
       labels: `[n]` int32 for the training rows, what partitions over workers go by; or `None`.

@@ -15,8 +15,8 @@ import numpy as np
 from sgdlab.tasks.datasets.embedded import load_documentation
 from sgdlab.tasks.datasets.plain import load_text
 from sgdlab.tasks.datasets.saved import load_saved_text
-from sgdlab.tasks.definition import Task
-from sgdlab.tasks.losses import cross_entropy
+from sgdlab.tasks.definition import RowLoss, Task
+from sgdlab.tasks.losses import means, measure_logits
 from sgdlab.tasks.transformer import (
     SIZES,
     Backend,
@@ -112,11 +112,15 @@ def language_model(
     def init(key):
         return model.init(key, jnp.asarray(train[:1, :-1]))["params"]
 
-    def loss(params, batch, key):
+    def measure(params, batch, key):
         tokens = batch["tokens"].astype(jnp.int32)
         rngs = {} if key is None or config.dropout == 0 else {"dropout": key}
         logits = model.apply({"params": params}, tokens[:, :-1], not rngs, rngs=rngs)
-        value, accuracy = cross_entropy(jnp.asarray(logits), tokens[:, 1:])
+        return measure_logits(jnp.asarray(logits), tokens[:, 1:])
+
+    def summarise(params, rows):
+        del params
+        value, accuracy = means(rows)
         measures = {
             "perplexity": jnp.exp(value),
             "bits_per_byte": value / np.log(2).astype(value.dtype),
@@ -126,7 +130,7 @@ def language_model(
     return Task(
         name=name,
         init=init,
-        loss=loss,
+        loss=RowLoss(measure, summarise),
         train={"tokens": train},
         test={"tokens": test},
         labels=(np.arange(len(train)) * PARTS // len(train)).astype(np.int32),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,20 +17,33 @@ def at_least_float32(x: jax.Array) -> jax.Array:
     return x if x.dtype == jnp.float64 else x.astype(jnp.float32)
 
 
-def cross_entropy(logits: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Mean cross-entropy in nats and the share of rows whose largest logit is the label's.
+class Measures(NamedTuple):
+    """Of predictions.
+
+    Attributes:
+      loss: `[…]` float32, nats.
+      right: `[…]` bool, whether the largest logit is the label's.
+    """
+
+    loss: jax.Array
+    right: jax.Array
+
+
+def measure_logits(logits: jax.Array, labels: jax.Array) -> Measures:
+    """Cross-entropy of each prediction, and whether its largest logit is the label's.
 
     Args:
       logits: `[…, C]` in any float dtype.
       labels: `[…]` int32 class numbers.
-
-    Returns:
-      `(loss, accuracy)`, float32 scalars.
     """
     logits, labels = at_least_float32(logits), jnp.asarray(labels)
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-    best = jnp.argmax(logits, -1).astype(labels.dtype)
-    return jnp.mean(losses), jnp.mean((best == labels).astype(jnp.float32))
+    return Measures(losses, jnp.argmax(logits, -1).astype(labels.dtype) == labels)
+
+
+def means(rows: Measures) -> tuple[jax.Array, jax.Array]:
+    """`(loss, accuracy)`, float32 scalars."""
+    return jnp.mean(rows.loss), jnp.mean(rows.right.astype(jnp.float32))
 
 
 def fingerprint(arrays: Mapping[str, np.ndarray]) -> str:

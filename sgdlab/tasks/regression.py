@@ -10,8 +10,8 @@ import optax
 
 from sgdlab.tasks.classification import split
 from sgdlab.tasks.datasets.opening import load_table
-from sgdlab.tasks.definition import Task
-from sgdlab.tasks.losses import at_least_float32, cross_entropy, fingerprint
+from sgdlab.tasks.definition import RowLoss, Task
+from sgdlab.tasks.losses import Measures, at_least_float32, fingerprint, means, measure_logits
 
 
 def logistic(
@@ -55,28 +55,28 @@ def logistic(
         del key
         return {"weight": jnp.zeros(shape, jnp.float32), "bias": jnp.zeros(shape[1], jnp.float32)}
 
-    def loss(params, batch, key):
+    def measure(params, batch, key):
         del key
         weight = params["weight"]
         logits = at_least_float32(batch["input"].astype(weight.dtype) @ weight)
         logits += at_least_float32(params["bias"]).reshape(1, -1)
-        value, accuracy = _binary(logits, batch) if shape[1] == 1 else _softmax(logits, batch)
-        penalty = l2 / 2 * jnp.sum(at_least_float32(weight) ** 2)
+        return (_binary if shape[1] == 1 else measure_logits)(logits, batch["label"])
+
+    def summarise(params, rows):
+        value, accuracy = means(rows)
+        penalty = l2 / 2 * jnp.sum(at_least_float32(params["weight"]) ** 2)
         return value + penalty, {"accuracy": accuracy, "cross_entropy": value}
 
     facts = {"source": data.source, "classes": classes, "rows": len(train["label"])}
     facts["sha256"] = fingerprint(train)
+    loss = RowLoss(measure, summarise)
     return Task("logistic", init, loss, train, test, labels=train["label"], metadata=facts)
 
 
-def _softmax(logits, batch):
-    return cross_entropy(logits, batch["label"])
-
-
-def _binary(logits, batch):
-    z, label = logits[:, 0], batch["label"]
+def _binary(logits, label):
+    z = logits[:, 0]
     losses = optax.sigmoid_binary_cross_entropy(z, label.astype(z.dtype))
-    return jnp.mean(losses), jnp.mean(((z > 0) == (label > 0)).astype(jnp.float32))
+    return Measures(losses, (z > 0) == (label > 0))
 
 
 def _standardise(train, test):

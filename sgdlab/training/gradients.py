@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from sgdlab.precision import LayerPolicies, Policy, compute_in_parameter_dtype
-from sgdlab.tasks import Task
+from sgdlab.tasks import RowLoss, Task
+from sgdlab.training.blocks import measure_in_blocks
 
 
 def make_value_and_grad(
@@ -39,7 +41,7 @@ def make_value_and_grad(
       parameters' structure, shapes and dtypes; the loss is unscaled, in the output dtype.
     """
 
-    compute_loss = _in_layers_dtypes(task, policy)
+    compute_loss = _in_layers_dtypes(task.loss, policy)
 
     def scaled_loss(params, batch, key):
         loss, metrics = compute_loss(params, batch, key)
@@ -114,7 +116,10 @@ def make_evaluate(task: Task, policy: Policy) -> Callable:
       `evaluate(params, test) -> {"loss": scalar, metric: scalar, …}`, in the output dtype.
     """
 
-    compute_loss = _in_layers_dtypes(task, policy)
+    loss = task.loss
+    if isinstance(loss, RowLoss):
+        loss = RowLoss(partial(_in_blocks, loss.measure), loss.summarise)
+    compute_loss = _in_layers_dtypes(loss, policy)
 
     def evaluate(params, test):
         compute_params, compute_test = policy.cast_to_compute(params), policy.cast_batch(test)
@@ -124,13 +129,17 @@ def make_evaluate(task: Task, policy: Policy) -> Callable:
     return evaluate
 
 
-def _in_layers_dtypes(task: Task, policy: Policy | LayerPolicies) -> Callable:
+def _in_blocks(measure: Callable, params: Any, batch: Any, key: jax.Array | None) -> Any:
+    return measure_in_blocks(lambda rows: measure(params, rows, key), batch)
+
+
+def _in_layers_dtypes(task_loss: Callable, policy: Policy | LayerPolicies) -> Callable:
     """The loss; a policy of its own for each layer is not undone by promotion between layers."""
     if not isinstance(policy, LayerPolicies):
-        return task.loss
+        return task_loss
 
     def loss(params, batch, key):
         with compute_in_parameter_dtype():
-            return task.loss(params, batch, key)
+            return task_loss(params, batch, key)
 
     return loss

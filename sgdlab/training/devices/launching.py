@@ -56,7 +56,7 @@ def quiet_libraries(environ: Mapping[str, str] = os.environ) -> None:
     if environ.get("TF_CPP_MIN_LOG_LEVEL") == "0":
         return
     sys.stdout.flush()
-    sys.stdout = open(os.dup(1), "w", encoding=sys.stdout.encoding, errors=sys.stdout.errors)
+    sys.stdout = os.fdopen(os.dup(1), "w", encoding=sys.stdout.encoding, errors=sys.stdout.errors)
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
     os.close(nowhere)
