@@ -46,8 +46,7 @@ def load_run(path: str | Path) -> Run:
         raise OutputError(f"{path / 'summary.json'}: no list of members; allowed: what a run wrote")
     members = tuple(_load_member(path, entry) for entry in entries)
     rest = {key: value for key, value in summary.items() if key != "members"}
-    if rest.get("status") == "running" and not is_busy(path):
-        rest["status"] = "interrupted"
+    rest["status"] = _status(rest, path)
     name = str(config.get("name", path.parent.name))
     claims = _read_claims(path / "claims.json")
     return Run(path, name, path.name, config, environment, rest, members, claims)
@@ -87,18 +86,21 @@ def _row(path: Path) -> dict[str, Any]:
         summary = read_json(path / "summary.json")
     except ExperimentError as error:
         return {**row, "status": "damaged", "error": str(error)}
-    status = summary.get("status")
-    if status == "running" and not is_busy(path):
-        status = "interrupted"
     members = summary.get("members")
     return {
         **row,
-        "status": status,
+        "status": _status(summary, path),
         "started": summary.get("started"),
         "wall_seconds": summary.get("wall_seconds"),
         "members": len(members) if isinstance(members, list) else None,
         "runs": summary.get("runs"),
     }
+
+
+def _status(summary: dict[str, Any], path: Path) -> Any:
+    """What a run, or a point of it, says of itself; whoever died running could not say so."""
+    said = summary.get("status", "")
+    return "interrupted" if said == "running" and not is_busy(path) else said
 
 
 def _folders(path: Path) -> list[Path]:
@@ -124,7 +126,7 @@ def _load_member(path: Path, entry: Any) -> Member:
         label=str(entry.get("label", "")),
         point=dict(entry.get("point", {})),
         config=dict(entry.get("config", {})),
-        status=str(entry.get("status", "")),
+        status=str(_status(entry, path)),
         timelines=timelines,
         evaluations=_read_evaluations(where / "metrics.jsonl"),
         histories=_read_histories(where / "history.npz", draws),

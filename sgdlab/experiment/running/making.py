@@ -185,7 +185,7 @@ def _plan_checkpoints(
     for index, (work, _) in enumerate(owners):
         work.checkpoints.append(directory / str(index))
     updates = max(timeline.num_updates for timeline in first.timelines)
-    chunks = -(-updates // _evaluate_every(first))
+    chunks = -(-updates // evaluate_every(first))
     config = first.point.config
     return training.CheckpointPlan(
         directory,
@@ -214,7 +214,7 @@ def _replay(
         return training.replay_many(
             **making.workshop.arguments(config, works[0].point.mapped, works[0].timelines),
             hyperparameters=axes,
-            evaluate_every=_evaluate_every(works[0]),
+            evaluate_every=evaluate_every(works[0]),
             stop=None if config.stop is None else config.stop.model_dump(exclude_none=True),
             callback=_Meter(making.works, works, making.progress).take,
             checkpoint=plan,
@@ -226,7 +226,8 @@ def _replay(
         raise ConfigError([" ".join(str(error).splitlines())]) from error
 
 
-def _evaluate_every(work: Work) -> int:
+def evaluate_every(work: Work) -> int:
+    """Updates from one evaluation to the next, which are a chunk."""
     config = work.point.config
     if config.evaluate_every is not None:
         return config.evaluate_every

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from sgdlab.experiment.config.experiment import Experiment, Point
 from sgdlab.experiment.config.schema import Devices
 from sgdlab.experiment.errors import ConfigError
 from sgdlab.experiment.reading.files import make_error
 from sgdlab.experiment.reading.problems import suggest
+from sgdlab.experiment.running.making import evaluate_every
 from sgdlab.experiment.running.work import Work
 from sgdlab.experiment.running.workshop import Workshop
 from sgdlab.timelines import Timeline, TimelineError
 from sgdlab.training import replaying
+from sgdlab.training.memory import check_batch_size
 
 
 def prepare(
@@ -51,6 +55,10 @@ def prepare(
         _check_goals(point, workshop, prefix)
         parts = () if single else ("members", str(point.index))
         works.append(Work(point, timelines, parts))
+        try:
+            _check_memory(works[-1], workshop)
+        except ValueError as error:
+            raise ConfigError([f"{prefix}{error}"]) from error
     return works
 
 
@@ -76,6 +84,18 @@ def _build(point: Point, timelines: tuple[Timeline, ...], workshop: Workshop) ->
         )
     else:
         workshop.mesh(config)
+
+
+def _check_memory(work: Work, workshop: Workshop) -> None:
+    """Whether there is room for a chunk's minibatches."""
+    every, timelines = evaluate_every(work), work.timelines
+    messages = max(int(np.sum((t.update >= 0) & (t.update < every))) for t in timelines)
+    config = work.point.config
+    check_batch_size(
+        config.worker.arguments()["batch_size"],
+        workshop.task(config).train,
+        messages * timelines[0].gradients_per_message,
+    )
 
 
 def _check_goals(point: Point, workshop: Workshop, prefix: str) -> None:

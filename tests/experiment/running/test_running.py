@@ -16,6 +16,7 @@ from sgdlab.experiment import (
     load_runs,
     run_experiment,
 )
+from sgdlab.experiment.folders.folder import open_folder
 from sgdlab.experiment.reading.parsing import parse
 
 BASE = {
@@ -167,6 +168,10 @@ WRONG = {
     "protocol": ({"protocol": {"name": "k_sync", "k": 9}}, "protocol: k_sync: k is 9"),
     "horizon": ({"updates": None, "seconds": 1e-9}, "no update happens"),
     "compressor": ({"worker": {"compress": {"name": "top_k"}}}, "top_k"),
+    "memory": (
+        {"worker": {"batch_size": 2_000_000_000_000}},
+        "worker.batch_size: 2000000000000 rows take at least .* there are .* at most [1-9]",
+    ),
     "labels": ({"partition": "iid"}, "partition: .*no labels"),
 }
 
@@ -206,6 +211,21 @@ def test_runs_are_listed_and_damage_is_told_in_a_line(single, tmp_path):
     assert "summary.json: damaged" in error
     assert "\n" not in error
     assert load_runs(tmp_path / "none").empty
+
+
+def test_a_run_and_its_points_are_running_as_long_as_somebody_holds_the_folder(single, tmp_path):
+    path = tmp_path / "quadratic" / "cut"
+    shutil.copytree(single[0].path, path)
+    said = (path / "summary.json").read_text()
+    (path / "summary.json").write_text(said.replace('"status": "done"', '"status": "running"'))
+
+    def told():
+        run = load_run(path)
+        return [load_runs(tmp_path).loc[0, "status"], run.summary["status"], run.members[0].status]
+
+    with open_folder(path):
+        assert told() == ["running"] * 3
+    assert told() == ["interrupted"] * 3
 
 
 FILES = ["summary.json", "history.npz", "timeline.npz", "environment.json", "metrics.jsonl"]
