@@ -8,10 +8,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
 from sgdlab.precision import LayerPolicies, Policy, compute_in_parameter_dtype
 from sgdlab.tasks import RowLoss, Task
 from sgdlab.training.blocks import measure_in_blocks
+from sgdlab.training.devices.collectives import Average
 
 
 def make_value_and_grad(
@@ -109,8 +111,14 @@ def _width(dtype: Any) -> int:
     return jnp.dtype(dtype).itemsize
 
 
-def make_evaluate(task: Task, policy: Policy) -> Callable:
+def make_evaluate(task: Task, policy: Policy, average: Average | None = None) -> Callable:
     """The task's loss and metrics on held-out data, without noise or dropout.
+
+    Args:
+      task: a loss that is a `RowLoss` is evaluated in blocks where there are many rows.
+      policy: dtypes of computation and output.
+      average: whose devices share the rows of such a block, unless the bits are not to depend on
+        how many there are; by default there is one device.
 
     Returns:
       `evaluate(params, test) -> {"loss": scalar, metric: scalar, …}`, in the output dtype.
@@ -118,7 +126,8 @@ def make_evaluate(task: Task, policy: Policy) -> Callable:
 
     loss = task.loss
     if isinstance(loss, RowLoss):
-        loss = RowLoss(partial(_in_blocks, loss.measure), loss.summarise)
+        mesh = None if average is None or average.reduction == "canonical" else average.mesh
+        loss = RowLoss(partial(_in_blocks, loss.measure, mesh), loss.summarise)
     compute_loss = _in_layers_dtypes(loss, policy)
 
     def evaluate(params, test):
@@ -129,8 +138,10 @@ def make_evaluate(task: Task, policy: Policy) -> Callable:
     return evaluate
 
 
-def _in_blocks(measure: Callable, params: Any, batch: Any, key: jax.Array | None) -> Any:
-    return measure_in_blocks(lambda rows: measure(params, rows, key), batch)
+def _in_blocks(
+    measure: Callable, mesh: Mesh | None, params: Any, batch: Any, key: jax.Array | None
+) -> Any:
+    return measure_in_blocks(lambda rows: measure(params, rows, key), batch, mesh=mesh)
 
 
 def _in_layers_dtypes(task_loss: Callable, policy: Policy | LayerPolicies) -> Callable:

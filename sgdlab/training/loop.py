@@ -124,4 +124,4 @@ def run_chunk(
 
 def _evaluate(program: Program, state: State, data: Data) -> dict:
     params = evaluation_params(state.rule, state.params)
-    return make_evaluate(program.task, program.policy)(params, data.test)
+    return make_evaluate(program.task, program.policy, program.average)(params, data.test)
