@@ -14,6 +14,7 @@ import pytest
 
 from sgdlab.experiment import ConfigError
 from sgdlab.experiment.running import hosts
+from sgdlab.experiment.running.signals import Signals
 from sgdlab.training import checkpoints
 from sgdlab.training.devices.distributed import GIVEN_UP, PEER_LOST
 from sgdlab.training.devices.launching import free_port, launch
@@ -181,3 +182,17 @@ def test_a_run_of_one_process_leads_and_asks_nobody():
     assert hosts.is_leader()
     with pytest.raises(ConfigError, match="jax is already imported"):
         hosts.start(simulate=2)
+
+
+def test_a_signal_that_comes_while_all_are_asked_counts_the_next_time(monkeypatch):
+    """This process alone would leave, and the others wait for it."""
+    signals = Signals()
+
+    def gather(number):
+        signals.number = signal.SIGTERM
+        return np.array([number, 0])
+
+    monkeypatch.setattr(hosts, "_count", lambda: 2)
+    monkeypatch.setattr("jax.experimental.multihost_utils.process_allgather", gather)
+    asked = hosts.agree(signals)
+    assert [asked(), asked()] == [False, True]
