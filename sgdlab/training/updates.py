@@ -119,7 +119,8 @@ def _early_update(step: Step, u, state: State):
     steps = step.chunk.early
     loss_scale = get_row(state.loss_scale, steps.worker[u])
     sent = send(step, state, state.params, (), loss_scale, get_row(step.draws, u))
-    slots = store(state.slots, steps.write_slot[u], sent)
+    flat = not step.program.spreads_params
+    slots = store(state.slots, steps.write_slot[u], sent, flat=flat)
 
     def waited() -> Sent:
         return read(slots, step.chunk.read_slot[u], sent)
