@@ -149,7 +149,7 @@ def _preface() -> str:
     return (
         "Written by `python -m benchmarks`. Every contestant is a process of its own; they work "
         "in turns (A B C, B C A, …), and a ratio is the median over rounds of two turns of one "
-        "round. XLA, PyTorch and BLAS compute on one thread each. Where other programs share the "
+        "round. A contestant of one thread has one core to itself. Where other programs share the "
         "machine, the wall's clock counts their turns too and the processor's clock does not: both "
         "are told, and a target is judged by the processor's clock (by the wall's where a "
         "contestant has several threads)."

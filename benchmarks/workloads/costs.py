@@ -18,7 +18,7 @@ def memory(protocol: str, workers: int, **keywords) -> list:
     from benchmarks import problems, replays
 
     timeline = _timeline(protocol, workers, **keywords)
-    problem = problems.make_problem(problems.wide(rows=64), timeline)
+    problem = problems.make_problem(problems.wide(rows=64), timeline, learning_rate=0.001)
     start = _start(problem)
     caught = replays.catch_step(start)
     size = sum(leaf.size for leaf in jax.tree.leaves(problem.params))
@@ -59,6 +59,7 @@ def compile_time(name: str) -> list:
     }[name]()
     start = _start(problem)
     caught = replays.catch_step(start)
+    jax.clear_caches()  # messages before update 0 have compiled it
     began = time.perf_counter()
     lowered = caught.step.lower(caught.program, caught.state, *caught.inputs)
     traced = time.perf_counter()
