@@ -79,6 +79,7 @@ class Survey:
       columns: heads of the table.
       points: a function for each row, run in a fresh process; returns the row's cells.
       note: what a reader must know to judge the figures.
+      threads: how many threads a row may compute with.
     """
 
     name: str
@@ -86,3 +87,4 @@ class Survey:
     columns: tuple[str, ...]
     points: tuple[Callable[[], list], ...] = field(default=())
     note: str = ""
+    threads: int = 1

@@ -19,7 +19,8 @@ from benchmarks.registry import BENCHMARKS
 def main(name: str, index: int) -> None:
     benchmark = BENCHMARKS[name]
     began = time.perf_counter()
-    if isinstance(benchmark, Benchmark) and benchmark.contestants[index].threads == 1:
+    alone = benchmark.contestants[index] if isinstance(benchmark, Benchmark) else benchmark
+    if alone.threads == 1:
         # Flags and settings are kept by some of a library's parts and not by others.
         os.sched_setaffinity(0, [max(os.sched_getaffinity(0))])
     if not isinstance(benchmark, Benchmark):

@@ -137,5 +137,6 @@ BENCHMARKS = (
             )
         ),
         note="The replays come after that, with the chunk's program already compiled.",
+        threads=2,
     ),
 )
