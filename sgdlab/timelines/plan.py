@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 class Plan:
     """The order of a replay and the home of every version. W messages are walked, in T updates.
 
+    In an early plan (`sgdlab.timelines.early`) the slots are homes of messages: `num_slots`,
+    `write_slot`, `[lead + T]`, and `read_slot` are theirs.
+
     Attributes:
       num_slots: how many stale versions are stored at once; 0 where every message is fresh.
       write_slot: `[T]` int32, where update u stores version u before its messages are computed.
@@ -44,7 +47,7 @@ class Plan:
       source: `[W]` int64, the step that stores what the message needs: its version's update.
       lead: how many steps come before update 0; none but in an early plan.
       computed: `[lead + T]` int64, the message that each step of an early plan computes, else
-        `None`: messages are computed by the updates that walk them. See `sgdlab.timelines.early`.
+        `None`: messages are computed by the updates that walk them.
     """
 
     num_slots: int
