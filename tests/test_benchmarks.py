@@ -105,26 +105,32 @@ def copies(text, at_least):
     return [shape for _, shape in find_copies(text) if math.prod(shape) >= at_least]
 
 
-def compile_loop(problem):
+def catch_loop(problem):
     positional, named = replays.arguments(problem)
-    return replays.catch_step(lambda: replay(*positional, **named)).compile()
+    return replays.catch_step(lambda: replay(*positional, **named))
 
 
 @pytest.mark.parametrize(
-    ("make", "task"),
+    ("make", "task", "form"),
     [
-        (lambda cluster: asynchronous(cluster, updates=16), tasks.digits(hidden=[32])),
-        (lambda cluster: asynchronous(cluster, updates=160), tasks.digits(hidden=[32])),
-        (lambda cluster: k_batch_async(cluster, k=3, updates=16), tasks.quadratic(np.ones(2048))),
-        (lambda cluster: ringleader(cluster, updates=16), tasks.quadratic(np.ones(2048))),
+        (lambda cluster: asynchronous(cluster, updates=16), tasks.digits(hidden=[32]), "single"),
+        (lambda cluster: asynchronous(cluster, updates=160), tasks.digits(hidden=[32]), "early"),
+        (
+            lambda cluster: k_batch_async(cluster, k=3, updates=16),
+            tasks.quadratic(np.ones(2048)),
+            "walk",
+        ),
+        (lambda cluster: ringleader(cluster, updates=16), tasks.quadratic(np.ones(2048)), "walk"),
     ],
     ids=["one message an update", "computed early", "several", "a table"],
 )
-def test_no_slot_sized_copy_stands_in_the_compiled_loop(make, task):
+def test_no_slot_sized_copy_stands_in_the_compiled_loop(make, task, form):
     timeline = make(Cluster(workers=6, compute=exponential(1.0)))
     problem = problems.make_problem(task, timeline, batch_size=1)
     largest = max(leaf.size for leaf in jax.tree.leaves(problem.params))
-    assert copies(compile_loop(problem).as_text(), 2 * largest) == []
+    step = catch_loop(problem)
+    assert step.program.form == form
+    assert copies(step.compile().as_text(), 2 * largest) == []
 
 
 def test_reading_before_storing_would_copy_the_slots():
@@ -144,14 +150,16 @@ def test_reading_before_storing_would_copy_the_slots():
     assert copies(text, 4 * 32 * 32)
 
 
-@pytest.mark.parametrize("updates", [16, 160], ids=["versions", "messages computed early"])
-def test_memory_stays_below_the_slots_and_three_copies(updates):
+@pytest.mark.parametrize(("updates", "form"), [(16, "single"), (160, "early")])
+def test_memory_stays_below_the_slots_and_three_copies(updates, form):
     """(N + 3)·P floats and 3 %: N versions, the current one, momentum and a gradient."""
     timeline = asynchronous(Cluster(workers=5, compute=exponential(1.0)), updates=updates, seed=0)
     task = problems.wide((784, 1024, 10), rows=8)
     problem = problems.make_problem(task, timeline, batch_size=1)
     size = sum(leaf.size for leaf in jax.tree.leaves(problem.params))
-    planned = compile_loop(problem).memory_analysis()
+    step = catch_loop(problem)
+    assert step.program.form == form
+    planned = step.compile().memory_analysis()
     total = (
         planned.argument_size_in_bytes
         + planned.output_size_in_bytes

@@ -18,6 +18,7 @@ import optax
 import pytest
 
 from sgdlab import rules, tasks, timelines, training
+from sgdlab.training import replaying
 from sgdlab.training.batches import draw_rows, make_shards
 
 
@@ -48,16 +49,14 @@ def zero_delay_differs(updates=40):
     return sum(not np.array_equal(np.asarray(a), np.asarray(b)) for a, b in pairs)
 
 
-def fingerprint(task, evaluate_every):
-    """SHA-256 of the parameters and losses of an asynchronous run with momentum."""
+def fingerprint(form, task, evaluate_every):
+    """SHA-256 of the parameters and losses of an asynchronous run with momentum in that form."""
     cluster = timelines.Cluster(workers=5, compute=timelines.lognormal(mean=1.0, sigma=0.5))
-    history = training.replay(
-        task,
-        rules.momentum(0.1, decay=0.9),
-        timelines.asynchronous(cluster, updates=130, seed=2),
-        seed=7,
-        evaluate_every=evaluate_every,
-    )
+    timeline = timelines.asynchronous(cluster, updates=130, seed=2)
+    rule = rules.momentum(0.1, decay=0.9)
+    prepared = replaying.prepare(task, replaying.FixedRule(rule), timeline, seeds=[7])
+    assert prepared.program.form == form
+    history = training.replay(task, rule, timeline, seed=7, evaluate_every=evaluate_every)
     digest = hashlib.sha256(history.loss.tobytes())
     for leaf in jax.tree.leaves(history.params):
         digest.update(np.asarray(leaf).tobytes())
@@ -87,12 +86,14 @@ def test_two_processes_and_other_chunks_give_the_same_bits(processes):
 
 if __name__ == "__main__":
     every = int(sys.argv[1])
-    tasks_by_order = {
-        "in turn": tasks.quadratic(np.linspace(0.1, 1.0, 20), noise=0.5),
+    tasks_by_form = {
+        "single": tasks.quadratic(np.linspace(0.1, 1.0, 20), noise=0.5),
         "early": tasks.digits(hidden=[16]),
     }
     found = {
         "zero_delay_differs": zero_delay_differs(),
-        "fingerprint": {name: fingerprint(each, every) for name, each in tasks_by_order.items()},
+        "fingerprint": {
+            name: fingerprint(name, each, every) for name, each in tasks_by_form.items()
+        },
     }
     print(json.dumps(found))

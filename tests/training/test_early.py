@@ -12,6 +12,7 @@ from sgdlab.timelines import IN_FLIGHT
 from sgdlab.timelines.early import go_early, reads_in_turn
 from sgdlab.timelines.plan import plan
 from sgdlab.training import replaying
+from sgdlab.training.batches import draw_rows, make_shards
 from tests.training.walks import walk
 
 MODELS = {
@@ -148,23 +149,36 @@ def test_early_changes_rounding_and_nothing_else(name, monkeypatch):
 
 
 def test_a_message_that_is_not_finite_is_left_out_when_its_turn_comes():
-    """The messages of version 0 overflow in float32; all later versions are fine."""
+    """Whoever draws the bad one of four rows has an infinite gradient; the plain walk sends 0."""
+    bad, rate = 2, 0.2
+    rows = {"factor": np.where(np.arange(4) == bad, np.inf, 1.0).astype(np.float32)}
 
     def loss(params, batch, key):
-        del batch, key
-        first = params[0, 0] == 1.0
-        return jnp.where(first, jnp.sum(params * 3e38) * 3e38, 0.5 * jnp.sum(params**2)), {}
+        del key
+        return 0.5 * jnp.sum(params**2) * jnp.mean(batch["factor"]), {}
 
-    rows = {"input": np.zeros((1, 1), np.float32)}
-    task = tasks.Task("overflow", lambda key: jnp.ones((2, 2)), loss, rows, rows)
-    updates = 75
-    timeline = timelines.fixed_delay(2, updates=updates)
-    assert form_of(timeline, task, on_nonfinite="skip") == "early"
-    history = training.replay(task, rules.sgd(0.5), timeline, on_nonfinite="skip")
-    # Nothing that was read is ever fine: the first three messages are left out, and so version 3
-    # is version 0 again.
-    assert history.skipped.tolist() == [1] * updates
-    np.testing.assert_array_equal(history.params, np.ones((2, 2)))
+    task = tasks.Task("one bad row", lambda key: jnp.ones((2, 2)), loss, rows, rows)
+    timeline, shards = asynchronous(120), make_shards(None, 4, 4)
+    options = {"batch_size": 1, "on_nonfinite": "skip"}
+    assert form_of(timeline, task, rules.sgd(rate), **options) == "early"
+    history = training.replay(task, rules.sgd(rate), timeline, seed=3, **options)
+
+    def is_bad(worker, index):
+        drawn = draw_rows(jax.random.key(3), shards, jnp.int32(worker), jnp.int32(index), (1, 1))
+        return int(drawn[0, 0]) == bad
+
+    used = plan(timeline).message
+    expected = [is_bad(timeline.worker[m], timeline.local_index[m]) for m in used]
+    assert 0 < sum(expected) < 120
+    assert history.skipped.tolist() == [int(each) for each in expected]
+    versions = walk(
+        timeline,
+        np.ones(4),
+        lambda worker, index, w: np.zeros(4) if is_bad(worker, index) else w,
+        rate,
+    )
+    tolerance = 120 * 4 * np.finfo(np.float32).eps
+    np.testing.assert_allclose(np.ravel(history.params), versions[-1], atol=tolerance)
 
 
 def test_what_needs_the_version_itself_is_computed_in_its_turn():

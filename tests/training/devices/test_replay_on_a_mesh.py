@@ -3,6 +3,7 @@
 import pytest
 
 from sgdlab import rules, tasks, timelines, training
+from sgdlab.training import replaying
 from sgdlab.training.devices.mesh import make_mesh
 
 pytestmark = pytest.mark.slow
@@ -41,9 +42,12 @@ def test_a_task_that_draws_from_its_key_is_partitioned_by_jit_alone(relative_err
 
 @pytest.mark.parametrize("collective", ["jit", "shard_map", "pmap"])
 def test_messages_computed_early_lie_on_the_mesh_as_parameters_do(collective, relative_error):
-    timeline = timelines.asynchronous(CLUSTER, updates=160, seed=1)  # early from 150 on
+    timeline = timelines.asynchronous(CLUSTER, updates=160, seed=1)
     task, rule = tasks.digits(hidden=[64]), rules.momentum(0.02, decay=0.9)
     mesh = make_mesh(4, 2) if collective == "jit" else make_mesh()
+    make_rule = replaying.FixedRule(rule)
+    prepared = replaying.prepare(task, make_rule, timeline, seeds=[0], mesh=mesh)
+    assert prepared.program.form == "early"
     expected = training.replay(task, rule, timeline)
     history = training.replay(task, rule, timeline, mesh=mesh, collective=collective)
     # Some hundred roundings of float32 in a slow descent, which does not amplify them.
