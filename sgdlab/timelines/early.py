@@ -25,9 +25,8 @@ def reads_in_turn(timeline: Timeline) -> bool:
     A message that is under way at the end is not in vain: a longer horizon would use it.
     """
     began = timeline.read_version < timeline.num_updates
-    if np.any(timeline.update[began] < 0) and np.any(
-        timeline.update[began & (timeline.update < 0)] != IN_FLIGHT
-    ):
+    in_vain = (timeline.update < 0) & (timeline.update != IN_FLIGHT)
+    if np.any(began & in_vain):
         return False
     readers = np.bincount(timeline.read_version[began], minlength=timeline.num_updates)
     return bool(readers[0] > 0 and np.all(readers[1:] == 1))

@@ -107,7 +107,9 @@ def cut_lead(timeline: Timeline, plan: Plan, capacity: Capacity) -> Iterator[Chu
         yield whole._replace(num_updates=np.uint32(0), evaluate=np.bool_(False), early=early)
 
 
-def _early(timeline: Timeline, plan: Plan, first: int, last: int, capacity: Capacity):
+def _early(
+    timeline: Timeline, plan: Plan, first: int, last: int, capacity: Capacity
+) -> EarlySteps | None:
     """The steps that compute messages early and make these updates, none before update 0."""
     if plan.computed is None:
         return None
