@@ -260,21 +260,23 @@ def test_no_two_verdicts_look_alike():
     names = ("HOLDS", "REFUTED", "UNDECIDED")
     found = claims_of(*(Judgement(name, "<", verdict=name) for name in names))
     assert [style for style, _ in found] == [["holds"], ["refuted"], ["undecided"]]
-    assert [text for _, text in found] == ["✓HOLDS", "✗REFUTED", "?UNDECIDED"]
+    assert [text for _, text in found] == ["✓HOLDS", "✗REFUTED", "?UNDECIDED, as recorded"]
     style = document._asset("page.css")
     colours = [re.search(rf"\.{n.lower()}\b[^{{]*{{ color: ([^;]*);", style)[1] for n in names]
     assert len(set(colours)) == 3
 
 
 def test_a_verdict_that_the_file_does_not_expect_is_framed():
-    wanted, unwanted, fails = claims_of(
+    wanted, unwanted, fails, open_ = claims_of(
         Judgement("a", "<", verdict="HOLDS"),
         Judgement("b", "<", verdict="HOLDS", expected=False),
         Judgement("c", "<", verdict="FAILS", expected=False),
+        Judgement("d", "<", verdict="UNDECIDED"),
     )
     assert wanted == (["holds"], "✓HOLDS")
     assert unwanted == (["holds", "unexpected"], "✓HOLDS, recorded as refuted")
     assert fails == (["fails", "unexpected"], "✗FAILS")
+    assert open_ == (["undecided"], "?UNDECIDED, as recorded")
 
 
 def test_the_answer_names_the_first(three):

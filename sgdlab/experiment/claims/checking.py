@@ -59,6 +59,8 @@ def _check_comparison(claim: Claim) -> Iterator[Problem]:
         yield ("factor",), f"{claim.factor:g} given; allowed: with within, a number > 1"
     if not within and claim.tolerance is not None:
         yield ("tolerance",), f"given with {claim.comparison}; allowed: with within alone"
+    if claim.refuted is not None and claim.undecided is not None:
+        yield ("undecided",), "given beside refuted; allowed: one of them"
     if not isinstance(claim.left, Quantity) and not isinstance(claim.right, Quantity):
         yield ("left",), "two numbers; allowed: a quantity on one side at least"
 

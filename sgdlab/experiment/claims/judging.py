@@ -36,9 +36,9 @@ class Judgement:
       replicates: how many there were: draws of the clocks times seeds.
       verdict: "HOLDS" where the whole interval agrees with the claim, "FAILS" where none of it
         does, "UNDECIDED" between; "REFUTED" for what fails and is recorded so.
-      note: why it was refuted, or why it could not be measured.
-      expected: whether the verdict is what the file says: not FAILS, and not HOLDS of what is
-        recorded as refuted.
+      note: why it was refuted or may stay open, or why it could not be measured.
+      expected: whether the verdict is what the file says: HOLDS; REFUTED of what is recorded so;
+        and UNDECIDED of what is recorded so.
     """
 
     claim: str
@@ -96,16 +96,15 @@ def _judge(claim: Claim, points: Sequence[Point], members: Sequence[Member]) -> 
     try:
         sides = [gather(side, points, members) for side in (claim.left, claim.right)]
     except UnmeasuredError as error:
-        return Judgement(claim.claim, asked, note=str(error))
+        expected = is_expected("UNDECIDED", claim)
+        return Judgement(claim.claim, asked, note=str(error), expected=expected)
     draws, seeds = (max(sizes) for sizes in zip(*(side.shape for side in sides), strict=True))
     resamples = Resamples(draws, seeds)
     left, right = (estimate(side, resamples) for side in sides)
     kind, values = compare(left, right, claim)
     low, high = interval(values[1:], claim.comparison)
     verdict = decide(low, high, kind, claim)
-    refuted = claim.refuted is not None
-    expected = verdict != ("HOLDS" if refuted else "FAILS")
-    if refuted and verdict == "FAILS":
+    if claim.refuted is not None and verdict == "FAILS":
         verdict = "REFUTED"
     return Judgement(
         claim.claim,
@@ -118,9 +117,16 @@ def _judge(claim: Claim, points: Sequence[Point], members: Sequence[Member]) -> 
         high,
         draws * seeds,
         verdict,
-        claim.refuted or "",
-        expected,
+        claim.refuted or claim.undecided or "",
+        is_expected(verdict, claim),
     )
+
+
+def is_expected(verdict: str, claim: Claim) -> bool:
+    """Whether a verdict is what the file says; what it leaves open may also come to hold."""
+    if verdict == "HOLDS":
+        return claim.refuted is None
+    return verdict == "REFUTED" or (verdict == "UNDECIDED" and claim.undecided is not None)
 
 
 def describe(claim: Claim) -> str:

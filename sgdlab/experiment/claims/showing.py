@@ -23,8 +23,11 @@ def row(each: Judgement) -> dict[str, Any]:
 
 def show_verdict(each: Judgement) -> str:
     """The verdict, and what the file says of it where that is otherwise."""
-    otherwise = each.verdict == "HOLDS" and not each.expected
-    return each.verdict + ", recorded as refuted" * otherwise
+    if each.verdict == "HOLDS" and not each.expected:
+        return "HOLDS, recorded as refuted"
+    if each.verdict == "UNDECIDED" and each.expected:
+        return "UNDECIDED, as recorded"
+    return each.verdict
 
 
 def show_measured(each: Judgement) -> str:

@@ -75,6 +75,7 @@ class Claim(Strict):
       factor: the right side is multiplied by it; under `within`, how far the ratio may be from 1.
       tolerance: under `within`, how far the difference may be from 0.
       refuted: why it came out otherwise, where it did.
+      undecided: why it may stay open, where it may.
     """
 
     claim: str
@@ -83,6 +84,7 @@ class Claim(Strict):
     factor: float | None
     tolerance: float | None
     refuted: str | None
+    undecided: str | None
 
     @property
     def comparison(self) -> str:
@@ -98,6 +100,7 @@ _FIELDS: dict[str, tuple[Any, Any]] = {
     "factor": (_POSITIVE | None, None),
     "tolerance": (_NON_NEGATIVE | None, None),
     "refuted": (_TEXT | None, None),
+    "undecided": (_TEXT | None, None),
 }
 _fields: Any = {key: (refine(hint), default) for key, (hint, default) in _FIELDS.items()}
 CLAIM = create_model("claim", __base__=Claim, __doc__="One claim.", **_fields)

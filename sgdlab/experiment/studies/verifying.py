@@ -32,7 +32,7 @@ class Verification(NamedTuple):
 
     @property
     def expected(self) -> bool:
-        """Whether every claim came out as the file says, or was left undecided."""
+        """Whether every claim came out as the file says."""
         return all(each.expected for each in self.run.claims)
 
 

@@ -44,8 +44,17 @@ def test_a_separated_pair_holds_and_swapped_fails():
 
 def test_equal_noise_is_undecided():
     found = decide([0.2, 0.8, 0.3, 0.7], [0.8, 0.2, 0.7, 0.3])
-    assert (found.verdict, found.expected) == ("UNDECIDED", True)
+    assert (found.verdict, found.expected) == ("UNDECIDED", False)
     assert found.low < 1 < found.high
+
+
+def test_what_may_stay_open_says_so_and_may_hold_but_not_fail():
+    open_ = {"undecided": "four seeds cannot tell"}
+    undecided = decide([0.2, 0.8, 0.3, 0.7], [0.8, 0.2, 0.7, 0.3], **open_)
+    assert (undecided.verdict, undecided.expected) == ("UNDECIDED", True)
+    assert undecided.note == "four seeds cannot tell"
+    assert decide(LOW, HIGH, **open_).expected
+    assert not decide(HIGH, LOW, **open_).expected
 
 
 def test_pairs_are_kept_together():
@@ -94,7 +103,7 @@ def test_what_is_recorded_as_refuted_should_fail():
     assert (fails.verdict, fails.expected, fails.note) == ("REFUTED", True, "so it was")
     assert (holds.verdict, holds.expected) == ("HOLDS", False)
     undecided = decide([0.2, 0.8], [0.8, 0.2], refuted="so it was")
-    assert (undecided.verdict, undecided.expected) == ("UNDECIDED", True)
+    assert (undecided.verdict, undecided.expected) == ("UNDECIDED", False)
 
 
 @pytest.mark.parametrize(
@@ -136,7 +145,7 @@ def test_what_was_not_run_is_undecided_with_its_reason():
     claim = {"claim": "c", "left": {"name": "final", "metric": "loss"}, "is": "<", "right": 1}
     experiment = made.points([claim])
     (found,) = judge(experiment.claims, experiment.points, [made.member([], status="failed")])
-    assert (found.verdict, found.expected) == ("UNDECIDED", True)
+    assert (found.verdict, found.expected) == ("UNDECIDED", False)
     assert found.note == "the run is failed, not run to its end"
 
 

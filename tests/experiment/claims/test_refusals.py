@@ -161,6 +161,11 @@ WRONG = {
     "two numbers": ({"left": 1}, "left: two numbers", "a quantity on one side"),
     "infinity": ({"right": float("inf")}, "right: inf given", "a number"),
     "no claim": ({"claim": ""}, "claim: '' given", "a text"),
+    "two records": (
+        {"refuted": "No.", "undecided": "Who knows."},
+        "undecided: given beside refuted",
+        "one of them",
+    ),
     "no reason": ({"refuted": ""}, "refuted: '' given", "a text"),
     "no axis": ({"left": {**RATES, "axis": "rule.rate"}}, "left.axis: no point has", "the path"),
     "no number": ({"left": {**RATES, "axis": "task.name"}}, "left.axis: 'digits' stands", "a num"),

@@ -90,6 +90,33 @@ def test_the_exit_code_says_whether_it_came_out_as_the_file_says(
     assert (found, output[-1], errors) == (code, summary, [])
 
 
+@pytest.mark.parametrize(
+    ("record", "code", "verdict"),
+    [({}, 1, "UNDECIDED"), ({"undecided": "Eight seeds."}, 0, "UNDECIDED, as recorded")],
+)
+def test_a_claim_that_nothing_decides_is_no_success_unless_its_file_says_so(
+    verify, tmp_path, record, code, verdict
+):
+    # w₂ = ¼ − (ξ₁ + 2ξ₂)/4, ξ ~ N(0, 1/32): a mean of ¼, whose error over
+    # eight seeds is √(5/16/32/8) = 0.035; a factor of 1.001 is 0.00025.
+    claim = {"claim": "c", "left": {**FINAL, "of": "small"}, "is": "within", "factor": 1.001}
+    claims = [{**claim, "right": 0.25, **record}]
+    task = {"name": "quadratic", "curvature": 1.0, "noise": 1.0}
+    path = write(tmp_path / "steps.yaml", claims=claims, task=task, seeds=8)
+    found, output, _ = verify(path)
+    assert (found, output[-1]) == (code, f"1 claim of 1 experiment: 1 {verdict}")
+
+
+def test_a_seed_given_to_verify_makes_other_replicates(verify, tmp_path):
+    task = {"name": "quadratic", "curvature": 1.0, "noise": 0.1}
+    path = write(tmp_path / "steps.yaml", task=task)
+    codes = {verify(path, f"seed={seed}")[0] for seed in (0, 7000)}
+    runs = [load_run(each) for each in (tmp_path / "runs" / "steps").iterdir()]
+    assert codes == {0}
+    assert sorted(run.config["seed"] for run in runs) == [0, 7000]
+    assert len({run.claims[0].left for run in runs}) == 2
+
+
 def test_the_table_and_the_folder_hold_the_verdicts(verify, tmp_path):
     refuted = {**GROWS, "refuted": "It doubles."}
     _, output, _ = verify(write(tmp_path / "steps.yaml", claims=[HALVES, refuted]))
