@@ -1,5 +1,6 @@
 """The command line: exit codes, one line for every failure, and nothing heavy where not needed."""
 
+import io
 import json
 import os
 import re
@@ -345,3 +346,31 @@ def test_every_experiment_is_a_valid_config_that_says_what_it_is(path):
     for word in ("# Question:", "# Command:", "# Run time:", "# Expected:"):
         assert word in head
     assert not any(word in head for word in ("TIME", "RESULT"))
+
+
+def test_a_terminal_that_is_no_utf_8_gets_what_it_can_show(config, monkeypatch):
+    shown = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", shown)
+    with pytest.raises(SystemExit) as caught:
+        main(["run", str(config), "task.noise=0.1", "--id", "one"])
+    assert caught.value.code == 0
+    lines = shown.buffer.getvalue().decode("ascii").splitlines()
+    assert lines[-1] == "runs/small/one/report.html"
+    assert any(" ? " in line for line in lines)  # for the sign between a mean and its deviation
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
+def test_an_output_that_takes_nothing_is_a_line(capsys, monkeypatch):
+    with open("/dev/full", "w") as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        with pytest.raises(SystemExit) as caught:
+            main(["schema"])
+    assert caught.value.code == 6
+    said = "sgdlab: the standard output cannot be written: No space left on device"
+    assert capsys.readouterr().err.splitlines() == [said]
+
+
+def test_an_escape_sequence_in_a_failure_is_shown_and_not_sent(sgdlab):
+    code, _, err = sgdlab("run", "\x1b[31mred.yaml")
+    assert code == 2
+    assert err == ["\\x1b[31mred.yaml: cannot be read: No such file or directory"]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import traceback
 import warnings
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from sgdlab.cli.app import app
 from sgdlab.cli.failures import explain_failure, show_warning
+from sgdlab.experiment.errors import in_one_line
 from sgdlab.experiment.running.signals import Signals, Stopped
 
 
@@ -26,10 +28,12 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     # Wherever it stands: one wants it after the command has failed.
     explain = "--traceback" in given
     given = [argument for argument in given if argument != "--traceback"]
+    _quiet_streams()
     with warnings.catch_warnings(), Signals() as signals:
         warnings.showwarning = show_warning(warnings.showwarning)
         try:
             code = app(given, prog_name="sgdlab", standalone_mode=False, obj=signals)
+            sys.stdout.flush()
         except (Exception, KeyboardInterrupt, Stopped) as error:
             if explain:
                 traceback.print_exc()
@@ -37,7 +41,20 @@ def main(arguments: list[str] | None = None) -> NoReturn:
 
             hosts.end_if_peer_lost(error)
             code, lines = explain_failure(error, signals)
+            lines = [in_one_line(line) for line in lines]
             hosts.leave(error, lines, code)
             for line in lines if hosts.is_leader() else ():
                 print(line, file=sys.stderr)
     sys.exit(code or 0)
+
+
+def _quiet_streams() -> None:
+    """Let a terminal that is no UTF-8 get what it can show, and no log of the figures' library.
+
+    Matplotlib logs where it keeps its fonts and that HOME cannot be written: no matter of a run.
+    """
+    stream: Any
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # what stands in for one, as in a notebook, may not
+            stream.reconfigure(errors="replace")
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
 from collections.abc import Callable
 from typing import Any
 
+from sgdlab.experiment.errors import in_one_line
 from sgdlab.experiment.running.signals import Signals, Stopped
 
 EXIT_USAGE, EXIT_OUTPUT = 2, 6
+_LOST = (errno.EPIPE, errno.ENOSPC, errno.EFBIG, errno.EDQUOT, errno.EIO)
 # By name, since importing the rooms that these come from would import jax.
 _EXITS = {"FloatingPointError": 5, "DataError": 3, "ResumeError": 2, "CheckpointError": 6}
 
@@ -20,9 +23,12 @@ def explain_failure(error: BaseException, signals: Signals) -> tuple[int, list[s
     if isinstance(error, Stopped):
         name = signal.Signals(error.number).name
         return 128 + error.number, [f"sgdlab: stopped by {name}; what was written stays"]
-    if isinstance(error, BrokenPipeError):
+    if isinstance(error, OSError) and error.errno in _LOST and error.filename is None:
+        # A file of ours would have been named. What was to be written would fail again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0, []
+        if isinstance(error, BrokenPipeError):
+            return 0, []
+        return EXIT_OUTPUT, [f"sgdlab: the standard output cannot be written: {error.strerror}"]
     if hasattr(error, "format_message"):  # what typer says of a wrong option or argument
         return EXIT_USAGE, [f"sgdlab: {' '.join(str(error.format_message()).split())}"]  # pyright: ignore
     from sgdlab.experiment import ExperimentError, StoppedError
@@ -45,7 +51,7 @@ def show_warning(otherwise: Callable[..., None]) -> Callable[..., None]:
 
     def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
         if category.__name__ == "CheckpointWarning":
-            print(f"sgdlab: {' '.join(str(message).split())}", file=sys.stderr)
+            print(in_one_line(f"sgdlab: {' '.join(str(message).split())}"), file=sys.stderr)
         elif "persistent compilation cache" not in str(message):  # which a run can do without
             otherwise(message, category, *where, **more)
 

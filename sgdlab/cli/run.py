@@ -19,6 +19,7 @@ from sgdlab.cli.options import (
     Root,
     Simulate,
 )
+from sgdlab.experiment.errors import in_one_line
 from sgdlab.experiment.running.isolation import Isolation
 from sgdlab.experiment.running.signals import Signals
 
@@ -79,7 +80,7 @@ def run(
     if not dry_run:
         hosts.start(simulate_devices, distributed, coordinator, num_processes, process_id)
     if not quiet and hosts.is_leader():
-        print(f"{experiment.name}: {experiment.describe()}")
+        print(in_one_line(f"{experiment.name}: {experiment.describe()}"))
     if dry_run:
         _print_points(experiment)
         return
@@ -198,5 +199,5 @@ def _print_points(experiment: Experiment) -> None:
     from sgdlab.experiment.reading.parsing import dump
 
     for point in experiment.points:
-        print(f"{point.index}: {point.label or 'the only point'}")
+        print(in_one_line(f"{point.index}: {point.label or 'the only point'}"))
     print(dump(experiment.config), end="")

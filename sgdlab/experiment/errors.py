@@ -31,7 +31,7 @@ class ConfigError(ExperimentError, ValueError):
     exit_code = 2
 
     def __init__(self, problems: Sequence[str]) -> None:
-        self.problems = tuple(map(_in_one_line, problems))
+        self.problems = tuple(map(in_one_line, problems))
         super().__init__("\n".join(self.problems))
 
 
@@ -93,6 +93,12 @@ class OutputError(ExperimentError, OSError):
     exit_code = 6
 
 
-def _in_one_line(text: str) -> str:
-    """What a person wrote may hold line ends and control characters; a line of ours shows them."""
+def in_one_line(text: object) -> str:
+    """A text of a file or a person, fit for a terminal: line ends and control characters shown.
+
+    None is sent: an escape sequence could retitle the window, hide lines, or pretend to be ours.
+    """
+    text = str(text)
+    if text.isprintable():
+        return text
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import tempfile
 from collections.abc import Iterator, Sequence
 from importlib import resources
 from pathlib import Path
@@ -14,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from sgdlab import plots
+from sgdlab.experiment.folders.folder import write_file
 from sgdlab.report import claims, clocks, datasets, figures, outcomes, tables
 from sgdlab.report.answer import answer
 from sgdlab.report.entries import Comparison, compare
@@ -62,21 +61,9 @@ def write_report(runs: Sequence[Run], path: str | Path) -> Path:
 
     Raises:
       ValueError: as `build_report` does.
-      OSError: the file cannot be written.
+      OutputError: the file cannot be written.
     """
-    path, text = Path(path), build_report(runs)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-    return path
+    return write_file(Path(path), build_report(runs).encode())
 
 
 def _asset(name: str) -> str:

@@ -23,6 +23,8 @@ def prepare_backend() -> Path | None:
     if getattr(jax.config, "jax_compilation_cache_dir", None):
         return None
     folder = cache_folder()
+    if not folder.is_absolute():  # there is no home: it would lie wherever this was started
+        return None
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError:

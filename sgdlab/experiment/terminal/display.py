@@ -20,7 +20,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from sgdlab.experiment.errors import OutputError
+from sgdlab.experiment.errors import OutputError, in_one_line
 from sgdlab.experiment.folders.folder import write_file
 
 if TYPE_CHECKING:
@@ -46,10 +46,10 @@ class Bar:
     def __init__(self, quiet: bool, experiments: int = 1) -> None:
         console = Console(stderr=True)
         self._rich = RichProgress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),  # a label may hold brackets
             BarColumn(),
             TaskProgressColumn(),
-            TextColumn("{task.fields[facts]}"),
+            TextColumn("{task.fields[facts]}", markup=False),
             TimeRemainingColumn(),
             console=console,
             transient=True,
@@ -68,7 +68,7 @@ class Bar:
 
     def begin(self, name: str, number: int) -> None:
         """Turn to the next experiment, the one of this number from 0 on."""
-        self._rich.update(self._all, description=name, completed=number)
+        self._rich.update(self._all, description=in_one_line(name), completed=number)
         self._rich.update(self._task, description="preparing", total=None, completed=0, facts="")
         self._started = self._last = 0.0
 
@@ -94,7 +94,7 @@ class Bar:
         loss = "" if math.isnan(progress.loss) else f", loss {progress.loss:.4g}"
         self._rich.update(
             self._task,
-            description=progress.label or "running",
+            description=in_one_line(progress.label or "running"),
             completed=progress.updates,
             total=progress.total_updates,
             facts=f"{rate}{loss}, {progress.time:.4g} simulated s",
@@ -102,7 +102,10 @@ class Bar:
 
 
 def print_table(rows: Sequence[dict[str, Any]]) -> None:
-    """A table on the standard output; columns that are empty throughout are left out."""
+    """A table on the standard output; columns that are empty throughout are left out.
+
+    Names and values are text and no markup: a label may hold brackets.
+    """
     if not rows:
         print("nothing to list")
         return
@@ -114,9 +117,10 @@ def print_table(rows: Sequence[dict[str, Any]]) -> None:
     for name in names:
         values = [row.get(name) for row in rows]
         numbers = all(value is None or isinstance(value, int | float) for value in values)
-        table.add_column(name, justify="right" if numbers else "left", overflow="fold")
+        table.add_column(
+            Text(in_one_line(name)), justify="right" if numbers else "left", overflow="fold"
+        )
     for row in rows:
-        # Text, not markup: a label may hold brackets.
         table.add_row(*(Text(_show(row.get(name))) for name in names))
     console.print(table)
 
@@ -151,4 +155,4 @@ def _show(value: Any) -> str:
         return "-"
     if isinstance(value, float):
         return "never" if math.isinf(value) else f"{value:.4g}"
-    return str(value)
+    return in_one_line(value)

@@ -11,7 +11,7 @@ from sgdlab.experiment.claims.judging import Judgement
 from sgdlab.experiment.claims.showing import row, show_verdict
 from sgdlab.experiment.claims.vocabulary import VERDICTS
 from sgdlab.experiment.config.experiment import Experiment
-from sgdlab.experiment.errors import StoppedError
+from sgdlab.experiment.errors import StoppedError, in_one_line
 from sgdlab.experiment.folders.run import Run
 from sgdlab.experiment.studies.verifying import Verification, verify_experiment
 from sgdlab.experiment.terminal.display import Bar, print_table
@@ -60,7 +60,7 @@ def verify_all(
                 failures.append(code)
                 with bar.hidden():
                     for line in lines:
-                        print(line, file=sys.stderr)
+                        print(in_one_line(line), file=sys.stderr)
                 continue
             judged += made.run.claims
             with bar.hidden():
@@ -73,7 +73,7 @@ def verify_all(
 
 def _print(experiment: Experiment, made: Verification) -> None:
     before = ", made before" if made.reused else ""
-    print(f"{experiment.source}: {made.run.path}{before}")
+    print(in_one_line(f"{experiment.source}: {made.run.path}{before}"))
     print_claims(made.run.claims)
     print(flush=True)
 
@@ -85,7 +85,7 @@ def print_claims(judged: Sequence[Judgement]) -> None:
     print_table([row(each) for each in judged])
     for each in judged:
         if each.note:
-            print(f"{show_verdict(each)}: {each.claim.rstrip('.')}: {each.note}")
+            print(in_one_line(f"{show_verdict(each)}: {each.claim.rstrip('.')}: {each.note}"))
 
 
 def summarise(judged: Sequence[Judgement], experiments: int, failures: int) -> str:
