@@ -16,6 +16,7 @@ from sgdlab.tasks.datasets.embedded import load_digits
 from sgdlab.tasks.datasets.opening import load_images
 from sgdlab.tasks.definition import RowLoss, Task
 from sgdlab.tasks.losses import fingerprint, means, measure_logits
+from sgdlab.tasks.modules import purify
 from sgdlab.tasks.networks import CNN, MLP
 from sgdlab.tasks.splits import stratified_split
 
@@ -23,7 +24,7 @@ Model = Literal["mlp", "cnn"]
 
 
 def classifier(
-    network: nn.Module,
+    network: Any,
     train: Mapping[str, np.ndarray],
     test: Mapping[str, np.ndarray],
     *,
@@ -34,7 +35,10 @@ def classifier(
     """Classification with any Flax network: mean cross-entropy in nats, and accuracy.
 
     Args:
-      network: `network.apply({"params": params}, x)` gives `[B, C]` logits.
+      network: from x to `[B, C]` logits: a Flax Linen module; an NNX module, where every run then
+        starts at its own parameters; or a function from `nnx.Rngs` to an NNX module. An argument
+        `train` or `deterministic` (or `training`, `is_training`) of its `__call__`, or an attribute
+        of that name, says in training that it trains: dropout then draws from the loss's key.
       train: {"input": `[n, …]`, "label": `[n]` int32}.
       test: the same for held-out rows.
       name: the task's name.
@@ -44,17 +48,16 @@ def classifier(
 
     Returns:
       A `Task` with the metric "accuracy".
+
+    Raises:
+      ValueError: the network keeps a state besides its parameters (BatchNorm), draws in evaluation,
+        or has a dropout that stays off in training.
     """
     prepare = prepare or (lambda x: x)
-    example = train["input"][:1]
-
-    @jax.jit  # op by op, Flax would compile the whole forward pass for nothing
-    def init(key):
-        return network.init(key, prepare(jnp.asarray(example)))["params"]
+    pure = purify(network, prepare(jnp.asarray(train["input"][:1])))
 
     def measure(params, batch, key):
-        del key
-        logits = network.apply({"params": params}, prepare(batch["input"]))
+        logits = pure.apply(params, prepare(batch["input"]), key)
         return measure_logits(jnp.asarray(logits), batch["label"])
 
     def summarise(params, rows):
@@ -65,6 +68,8 @@ def classifier(
     train, test = dict(train), dict(test)
     facts = {**(metadata or {}), "rows": len(train["label"]), "sha256": fingerprint(train)}
     loss = RowLoss(measure, summarise)
+    # Op by op, Flax would compile the whole forward pass for nothing.
+    init = jax.jit(pure.init)
     return Task(name, init, loss, train, test, labels=train["label"], metadata=facts)
 
 

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+
+from sgdlab.tasks.tracing import draws
 
 Params = Any
 Batch = dict[str, Any]
 Metrics = dict[str, jax.Array]
+_TRACED_ROWS = 32
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +62,6 @@ class Task:
       train: training rows, arrays `[n, …]` by name.
       test: held-out rows, with the same names.
       labels: `[n]` int32 for the training rows, what partitions over workers go by; or `None`.
-      needs_key: whether the loss draws anything from its key.
       logical_axes: a tree like the parameters, each leaf a tuple with a name (or `None`) for each
         of the parameter's axes, by which a mesh splits them; `None` where none has a name.
       metadata: JSON-serialisable facts, such as where the data came from and its SHA-256.
@@ -69,6 +73,17 @@ class Task:
     train: dict[str, np.ndarray]
     test: dict[str, np.ndarray]
     labels: np.ndarray | None = None
-    needs_key: bool = False
     logical_axes: Any = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    @functools.cached_property
+    def needs_key(self) -> bool:
+        """Whether the loss or a metric depends on the key: read off a trace of the loss itself.
+
+        So a task with another loss in place of its own (`dataclasses.replace`) gets keys where that
+        one draws.
+        """
+
+        params = jax.eval_shape(self.init, jax.random.key(0))
+        batch = jax.tree.map(lambda column: jnp.asarray(column[:_TRACED_ROWS]), self.train)
+        return draws(lambda key, params, batch: self.loss(params, batch, key), params, batch)

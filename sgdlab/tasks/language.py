@@ -134,7 +134,6 @@ def language_model(
         train={"tokens": train},
         test={"tokens": test},
         labels=(np.arange(len(train)) * PARTS // len(train)).astype(np.int32),
-        needs_key=config.dropout > 0,
         logical_axes=logical_axes(jax.eval_shape(init, jax.random.key(0))),
         metadata=metadata or {},
     )

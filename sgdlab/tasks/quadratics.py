@@ -67,7 +67,6 @@ def quadratic(
         train={"target": rows},
         test={"target": rows},
         labels=None if targets is None else np.arange(len(rows), dtype=np.int32),
-        needs_key=noise > 0,
         metadata={"dimensions": len(start_), "noise": float(noise)},
     )
 

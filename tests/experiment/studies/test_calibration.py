@@ -97,9 +97,7 @@ def spied(monkeypatch, look):
             look(params, batch, key)
             return task.loss(params, batch, key)
 
-        return tasks.Task(
-            task.name, task.init, loss, task.train, task.test, needs_key=task.needs_key
-        )
+        return tasks.Task(task.name, task.init, loss, task.train, task.test)
 
     monkeypatch.setattr(tasks, "make_task", make_task)
 
@@ -112,8 +110,9 @@ def test_the_gradient_is_compiled_once_at_the_experiments_batch_size_and_precisi
         lambda params, batch, key: seen.append((params.dtype, batch["target"].shape, key)),
     )
     calibrate(CONFIG, repeats=5)
-    ((dtype, shape, key),) = seen
-    assert (dtype, shape) == ("bfloat16", (7, 0))
+    # In float32 it is traced besides, for whether it draws from its key.
+    ((shape, key),) = [(shape, key) for dtype, shape, key in seen if dtype == "bfloat16"]
+    assert shape == (7, 0)
     assert key is not None
 
 

@@ -38,7 +38,7 @@ def make_task():
         error = (hidden @ params["out"] - batch["y"]).astype(jnp.float32)
         return jnp.mean(error**2), {}
 
-    return Task("dropped", init, loss, data, data, needs_key=True)
+    return Task("dropped", init, loss, data, data)
 
 
 def main(folder: Path, devices: int, updates: int, signals: Signals) -> None:
