@@ -12,20 +12,22 @@ PACKAGE = Path(__file__).parent.parent / "sgdlab"
 # What each room may import; the order is that of the list of rooms in docs/design.md.
 ROOMS = {
     "cli": {"report", "experiment", "training", "tasks", "workers", "rules", "precision"}
-    | {"timelines", "theory", "plots"},
-    "report": {"experiment", "timelines", "theory", "plots"},
+    | {"timelines", "theory", "plots", "files"},
+    "report": {"experiment", "timelines", "theory", "plots", "files"},
     "experiment": {"training", "tasks", "workers", "rules", "precision", "timelines", "theory"}
-    | {"plots"},
-    "training": {"tasks", "workers", "rules", "precision", "timelines", "theory", "plots"},
-    "tasks": set(),
+    | {"plots", "files"},
+    "training": {"tasks", "workers", "rules", "precision", "timelines", "theory", "plots"}
+    | {"files"},
+    "tasks": {"files"},
     "workers": set(),
     "rules": set(),
     "precision": set(),
-    "timelines": {"theory", "plots"},
+    "timelines": {"theory", "plots", "files"},
     "theory": set(),
     "plots": set(),
+    "files": set(),
 }
-NUMPY_ONLY = ("timelines", "theory", "plots")
+NUMPY_ONLY = ("timelines", "theory", "plots", "files")
 # Within `experiment` a room may import those behind it, in the order of docs/design.md.
 ROOMS_OF_EXPERIMENT = [
     *("terminal", "studies", "outlets", "running", "folders", "config", "claims", "reading"),
