@@ -62,6 +62,7 @@ def go_early(timeline: Timeline, plan: Plan) -> Plan:
     step = np.zeros(timeline.num_messages, np.int64)
     step[computed] = np.arange(len(computed))
     source = step[plan.message]
+    waiting = np.flatnonzero(timeline.update[computed] == IN_FLIGHT)
     end = np.full(len(computed), len(computed) - 1)
     end[source] = lead + np.arange(num_updates)
     num_slots, slot = color(end)
@@ -71,6 +72,7 @@ def go_early(timeline: Timeline, plan: Plan) -> Plan:
         write_slot=slot,
         read_slot=slot[source],
         source=source,
+        waiting=waiting,
         lead=lead,
         computed=computed,
     )

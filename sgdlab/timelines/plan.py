@@ -4,7 +4,9 @@ A compiler that knows the whole program assigns registers by liveness; a replay 
 timeline, so it can do the same with stale versions of the parameters. Version v is *live* from
 update v, when it is the current one, until the last update that still reads it. Versions whose
 lives don't overlap share a slot, and the number of slots is the largest number of versions alive
-at once: at most one a worker under most protocols, whatever the largest staleness.
+at once: at most one a worker under most protocols, whatever the largest staleness. What a message
+that is under way at the end has read is kept to the end, so that a longer horizon can go on from
+there: it would have been alive there in any case.
 
 Gradients of successive updates don't depend on one another while none of them reads a version that
 the others make. Such a stretch of updates is a *wave*, whose gradients may be computed together.
@@ -17,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sgdlab.timelines.timeline import TimelineError
+from sgdlab.timelines.timeline import DROPPED, IN_FLIGHT, TimelineError
 
 if TYPE_CHECKING:
     from sgdlab.timelines.timeline import Timeline
@@ -31,7 +33,8 @@ class Plan:
     `write_slot`, `[lead + T]`, and `read_slot` are theirs.
 
     Attributes:
-      num_slots: how many stale versions are stored at once; 0 where every message is fresh.
+      num_slots: how many stale versions are stored at once; 0 where every message is fresh. Those
+        that only messages under way at the end have read are at most one a message.
       write_slot: `[T]` int32, where update u stores version u before its messages are computed.
       start: `[T + 1]` int64; update u walks the messages `start[u]:start[u + 1]`.
       message: `[W]` int64, index of each walked message in the timeline.
@@ -45,6 +48,7 @@ class Plan:
       wave: `[V + 1]` int64; the messages of the updates `wave[v]:wave[v + 1]` read version
         `wave[v]` or an older one, so they may be computed together.
       source: `[W]` int64, the step that stores what the message needs: its version's update.
+      waiting: int64, the steps that store what messages under way at the end need.
       lead: how many steps come before update 0; none but in an early plan.
       computed: `[lead + T]` int64, the message that each step of an early plan computes, else
         `None`: messages are computed by the updates that walk them.
@@ -62,6 +66,7 @@ class Plan:
     messages_per_update: int | None
     wave: np.ndarray
     source: np.ndarray
+    waiting: np.ndarray
     lead: int = 0
     computed: np.ndarray | None = None
 
@@ -80,17 +85,9 @@ class Plan:
         """Whether every update is the plain mean of equally many fresh messages."""
         return self.num_slots == 0 and self.messages_per_update is not None and not self.has_table
 
-    def held(self, update: int) -> np.ndarray:
-        """`[S]` the step that filled each slot, after so many updates; −1 where none has."""
-        held = np.full(self.num_slots, -1, np.int64)
-        if self.num_slots and update:
-            steps = self.lead + update
-            np.maximum.at(held, self.write_slot[:steps], np.arange(steps))
-        return held
-
     def needed(self, update: int) -> np.ndarray:
         """The steps so far whose versions or messages are still needed after so many updates."""
-        source = np.unique(self.source[self.start[update] :])
+        source = np.unique(np.concatenate([self.source[self.start[update] :], self.waiting]))
         return source[source < self.lead + update]
 
 
@@ -118,7 +115,7 @@ def plan(timeline: Timeline, *, include_dropped: bool = False, width: int = 1) -
     """
     if width < 1:
         raise ValueError(f"width: {width} is too small; at least 1")
-    message, group = _walk(timeline, include_dropped)
+    message, group, under_way = _walk(timeline, include_dropped)
     num_updates = timeline.num_updates
     counts = np.bincount(group, minlength=num_updates)
     start = np.concatenate([[0], np.cumsum(counts)])
@@ -132,7 +129,11 @@ def plan(timeline: Timeline, *, include_dropped: bool = False, width: int = 1) -
         weight, keep, row_weight = _table(timeline, message, used)
     read = timeline.read_version[message]
     fresh = bool(np.all(read == group))
-    num_slots, slot = (0, np.zeros(num_updates, np.int32)) if fresh else _color(read, group)
+    waiting = np.unique(timeline.read_version[under_way]).astype(np.int64)
+    waiting = waiting[: 0 if fresh else np.searchsorted(waiting, num_updates)]
+    num_slots, slot = (0, np.zeros(num_updates, np.int32))
+    if not fresh:
+        num_slots, slot = _color(read, group, waiting)
     uniform = num_updates > 0 and counts.min() == counts.max() and bool(used.all())
     uniform = uniform and bool(np.all(weight == weight[0]))
     return Plan(
@@ -148,21 +149,24 @@ def plan(timeline: Timeline, *, include_dropped: bool = False, width: int = 1) -
         messages_per_update=int(counts[0]) if uniform else None,
         wave=_waves(read, start, width),
         source=read.astype(np.int64),
+        waiting=waiting,
     )
 
 
-def _walk(timeline: Timeline, include_dropped: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Indices of the walked messages by (update, arrival), and the update that walks each."""
+def _walk(timeline: Timeline, include_dropped: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Indices of the walked messages by (update, arrival), and the update that walks each.
+
+    Returns:
+      `(message, update, under_way)`; `under_way` are the messages that only a longer horizon walks.
+    """
     group = timeline.update.astype(np.int64)
-    walked = group >= 0
+    group[group == IN_FLIGHT] = timeline.num_updates
     if include_dropped:
-        dropped = timeline.update == -1
         current = np.searchsorted(timeline.apply_time, timeline.arrival_time, side="right")
-        group = np.where(dropped, current, group)
-        walked = walked | (dropped & (current < timeline.num_updates))
-    message = np.flatnonzero(walked)
+        group = np.where(group == DROPPED, current, group)
+    message = np.flatnonzero((group >= 0) & (group < timeline.num_updates))
     message = message[np.argsort(group[message], kind="stable")]
-    return message, group[message]
+    return message, group[message], np.flatnonzero(group >= timeline.num_updates)
 
 
 def _check_every_update_is_fed(group: np.ndarray, num_updates: int) -> None:
@@ -231,9 +235,10 @@ def _table(
     return weight, keep, ((live > 0) / total).astype(np.float32)
 
 
-def _color(read: np.ndarray, group: np.ndarray) -> tuple[int, np.ndarray]:
+def _color(read: np.ndarray, group: np.ndarray, waiting: np.ndarray) -> tuple[int, np.ndarray]:
     end = np.arange(int(group[-1]) + 1)
     np.maximum.at(end, read, group)
+    end[waiting] = len(end) - 1
     return color(end)
 
 

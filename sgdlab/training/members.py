@@ -23,7 +23,7 @@ import jax.numpy as jnp
 from sgdlab.timelines import Timeline
 from sgdlab.timelines.plan import Plan
 from sgdlab.training.batches import draw
-from sgdlab.training.checkpoints.fingerprint import describe_replay
+from sgdlab.training.checkpoints.fingerprint import describe_form, describe_replay
 from sgdlab.training.checkpoints.resuming import CheckpointPlan, Keeper
 from sgdlab.training.chunks import Capacity, bounds, cut, cut_lead, find_capacity
 from sgdlab.training.devices.collectives import Average
@@ -145,6 +145,12 @@ def _run_batch(job: _Job, runs: Sequence[Run]) -> list[History]:
     if not made:
         records.report(0, None, unstack(metrics, len(runs)))
     pending, first_call = None, job.compiling
+
+    def collect(last: int, chunk: Chunk, outputs: Any) -> None:
+        if keeper is not None:
+            keeper.expect(last)
+        records.collect(last, chunk, outputs)
+
     for last, chunk in _cut(job, timeline, plan, made):
         if job.cancelled.is_set() or records.done:
             break
@@ -160,24 +166,24 @@ def _run_batch(job: _Job, runs: Sequence[Run]) -> list[History]:
         if not chunk.num_updates and nan is None:
             continue
         if pending is not None:
-            records.collect(*pending)
+            collect(*pending)
         pending, made = (last, chunk, outputs), last
         if nan is not None:
-            records.collect(*pending)
+            collect(*pending)
             pending = None
             first = records.each[0]
             first.error, first.done = f"before update {last}: {nan}", True
             break
         due = keeper is not None and keeper.is_due(last, job.every)
         if job.watch.stop is not None or due:
-            records.collect(*pending)
+            collect(*pending)
             records.keep_ends(state)
             pending = None
         if keeper is not None and due:
             keeper.save(made, state, records.each)
             keeper.end_if_asked()
     if pending is not None:
-        records.collect(*pending)
+        collect(*pending)
     records.keep_ends(state, final=True)
     if keeper is not None:
         keeper.save(made, state, records.each)
@@ -198,8 +204,9 @@ def _make_keeper(job: _Job, runs: Sequence[Run]) -> Keeper | None:
     if job.checkpoint is None:
         return None
     first, members = runs[0], {run.index: run.point for run in runs}
-    slots = job.program.num_slots
-    return Keeper(job.checkpoint, job.description, members, first.timeline, first.plan, slots)
+    form = describe_form(job.program)
+    what = job.checkpoint, job.description, members, first.timeline, first.plan, form
+    return Keeper(*what, job.evaluate_every)
 
 
 def _paths(program: Program) -> tuple[str, ...]:

@@ -179,7 +179,7 @@ def replay_many(
         collective=collective,
         reduction=reduction,
         microbatches=microbatches,
-        early=went_early(checkpoint) if resume and checkpoint is not None else None,
+        early=_went_early(timeline, checkpoint if resume else None),
     )
     return run_members(
         prepared.program,
@@ -194,6 +194,15 @@ def replay_many(
         checkpoint,
         resume,
     )
+
+
+def _went_early(
+    timeline: Timeline | Sequence[Timeline], checkpoint: CheckpointPlan | None
+) -> bool | None:
+    if checkpoint is None:
+        return None
+    timelines = [timeline] if isinstance(timeline, Timeline) else timeline
+    return went_early(checkpoint, [each.num_updates for each in timelines])
 
 
 class Prepared(NamedTuple):

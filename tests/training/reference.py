@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from sgdlab.timelines import IN_FLIGHT
+
 
 def walk_quadratic(timeline, curvature, start, learning_rate):
     """SGD on ½Σλw² in float64, message by message, with nothing planned.
@@ -27,10 +29,13 @@ def walk_quadratic(timeline, curvature, start, learning_rate):
 
 
 def most_versions_alive(timeline):
-    """The most versions that are the current one or still to be read stale, at any update."""
+    """The most versions that are the current one or still to be read stale, at any update.
+
+    What is under way at the end may be read later still.
+    """
     most = 0
     for update in range(timeline.num_updates):
-        later = timeline.update >= update
+        later = (timeline.update >= update) | (timeline.update == IN_FLIGHT)
         alive = set(timeline.read_version[later & (timeline.read_version <= update)]) | {update}
         most = max(most, len(alive))
     return most

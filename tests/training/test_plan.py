@@ -45,6 +45,9 @@ def test_a_slot_still_holds_its_version_when_it_is_read(name, kind, workers, upd
         for m in range(planned.start[update], planned.start[update + 1]):
             assert slots[planned.read_slot[m]] == timeline.read_version[planned.message[m]]
     assert planned.num_slots == most_versions_alive(timeline)
+    # Whoever is at work at the end has read something that is there still, or the last version.
+    under_way = timeline.read_version[timeline.update == timelines.IN_FLIGHT]
+    assert {*under_way.tolist()} <= {*slots.tolist(), updates}
 
 
 def test_a_synchronous_timeline_needs_no_slot():

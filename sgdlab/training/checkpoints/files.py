@@ -100,6 +100,7 @@ def save(
     update: int,
     metadata: Mapping[str, Any] | None = None,
     keep: int = 2,
+    anew: bool = False,
 ) -> Path:
     """Write a checkpoint that is durable when this returns.
 
@@ -111,6 +112,7 @@ def save(
       update: how many updates were made; it names the file.
       metadata: what JSON can hold: config hash, metrics offset and the like.
       keep: how many are kept of those up to this update, at least 2.
+      anew: none of those that were there is kept: they are of another run.
 
     Returns:
       The file; a folder where the state is spread over devices.
@@ -134,8 +136,9 @@ def save(
     if leads:
         with telling(path):
             sync_folder(folder)
-            upto = [old for old in find(folder) if _update_of(old) <= update]
-            for old in upto[keep:]:
+            there = find(folder)
+            upto = [old for old in there if _update_of(old) <= update][keep:]
+            for old in [old for old in there if old != path] if anew else upto:
                 _remove(old)
     return path
 

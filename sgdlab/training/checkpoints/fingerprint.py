@@ -12,13 +12,10 @@ from sgdlab.timelines import Timeline
 from sgdlab.timelines.plan import Plan
 from sgdlab.training.program import Data, Program
 
-EARLY = "replay.messages"
-
 
 def describe_replay(program: Program, data: Data, loss_scale: Any, stop: Any) -> dict[str, Any]:
     """What a replay can see of itself that decides its numbers, whichever members it runs."""
-    early = {EARLY: "computed when their workers have read"} if program.form == "early" else {}
-    return early | {
+    return {
         "replay.task": program.task.name,
         "replay.data": _hash(jax.tree.leaves((data.train, data.test))),
         "replay.partition": _hash(data.shards),
@@ -30,6 +27,19 @@ def describe_replay(program: Program, data: Data, loss_scale: Any, stop: Any) ->
         "replay.stop": None if stop is None else str(dict(stop)),
         "replay.reduction": _reduction(program),
     }
+
+
+def describe_form(program: Program) -> str:
+    """In which form a replay computes, as far as that can change how its numbers are rounded.
+
+    It is read off the timeline, so a longer horizon may ask for another.
+    """
+    parts = [program.form]
+    if program.form in ("fused", "mapped"):
+        parts.append(f"{program.messages_per_update} messages an update")
+    has = {"slots": program.num_slots, "a table": program.has_table}
+    parts += [name for name, there in has.items() if there]
+    return ", ".join([*parts, "refused messages"] if program.has_refused else parts)
 
 
 def _reduction(program: Program) -> str:

@@ -1,17 +1,19 @@
 """What a checkpoint of a replay holds: the state and its members' records, as trees of arrays.
 
-A record is lists while a replay runs, and arrays of the same numbers in a file; slots are laid out
-as the run that wrote them had them.
+A record is lists while a replay runs, and arrays of the same numbers in a file. Of the slots a file
+holds what is still needed, in the order in which it was stored, wherever it lay.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, Protocol
 
 import jax
 import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
 
 from sgdlab.training.checkpoints.archive import Header
 
@@ -70,6 +72,17 @@ def fill_record(
         record.params = tree["params"]
 
 
+def forget_end(record: Record, update: int) -> None:
+    """Leave out the evaluation that a run made only because it ended after this update.
+
+    Where it was this one that met a stop, the member goes on.
+    """
+    if record.rows and record.rows[-1]["update"] == update:
+        record.rows.pop()
+        if record.error is None:
+            record.done, record.params = False, None
+
+
 def as_saved(tree: dict[str, Any], header: Header) -> dict[str, Any]:
     """The tree with its slots in the layout that they were saved in.
 
@@ -99,13 +112,50 @@ def place_leaf(leaf: Any, like: Any) -> Any:
     return jax.device_put(leaf, sharding, may_alias=False)
 
 
-def resize_slots(slots: Any, size: int, axis: int) -> Any:
-    """Slots of another number, as abstract leaves; `()` where there are none."""
-    if size == 0:
-        return ()
+def take_rows(slots: Any, places: np.ndarray, axis: int) -> list[Any]:
+    """What lies in some of the slots, a tree each; views where the host holds the memory."""
 
-    def leaf(rows):
-        shape = (*rows.shape[:axis], size, *rows.shape[axis + 1 :])
-        return jax.ShapeDtypeStruct(shape, rows.dtype, sharding=rows.sharding)
+    def leaf(place: int, rows: Any) -> Any:
+        if rows.is_fully_replicated:
+            return np.asarray(rows)[(slice(None),) * axis + (place,)]
+        return _take_row(rows, np.uint32(place), axis, _sharding_of_row(rows, axis))
+
+    return [jax.tree.map(partial(leaf, place), slots) for place in places.tolist()]
+
+
+def like_rows(slots: Any, axis: int) -> Any:
+    """What `take_rows` gives of each, as abstract leaves."""
+
+    def leaf(rows: Any) -> Any:
+        shape = (*rows.shape[:axis], *rows.shape[axis + 1 :])
+        return jax.ShapeDtypeStruct(shape, rows.dtype, sharding=_sharding_of_row(rows, axis))
 
     return jax.tree.map(leaf, slots)
+
+
+def put_rows(slots: Any, rows: Mapping[int, Any], axis: int) -> Any:
+    """The slots with what belongs into some of them; their memory is taken over."""
+    for place, row in rows.items():
+        slots = _put_row(slots, np.uint32(place), row, axis)
+    return slots
+
+
+def _sharding_of_row(rows: Any, axis: int) -> Any:
+    if not isinstance(rows.sharding, NamedSharding):
+        return rows.sharding
+    spec = (*rows.sharding.spec[:axis], *rows.sharding.spec[axis + 1 :])
+    return NamedSharding(rows.sharding.mesh, PartitionSpec(*spec))
+
+
+@partial(jax.jit, static_argnums=(2, 3))
+def _take_row(rows: jax.Array, place: jax.Array, axis: int, sharding: Any) -> jax.Array:
+    row = jax.lax.dynamic_index_in_dim(rows, place, axis, keepdims=False)
+    return jax.lax.with_sharding_constraint(row, sharding)
+
+
+@partial(jax.jit, static_argnums=3, donate_argnums=0)
+def _put_row(slots: Any, place: jax.Array, row: Any, axis: int) -> Any:
+    def leaf(old: jax.Array, new: jax.Array) -> jax.Array:
+        return jax.lax.dynamic_update_index_in_dim(old, new, place, axis)
+
+    return jax.tree.map(leaf, slots, row)

@@ -4,40 +4,54 @@ A minibatch depends on the seed, the worker and the message alone, so a replay's
 `State`, how many updates were made, and what was recorded of them. All of it goes into every
 checkpoint. One folder holds the members that advance together: one on a CPU, those of one timeline
 where members run under `vmap`.
+
+A longer horizon goes on from the end of a shorter one to the bits of the run asked for at once:
+what messages under way have read, or computed, is kept to the end. Where the longer timeline asks
+for another form of computing, whose numbers would be rounded otherwise, it begins anew.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 
 from sgdlab.timelines import Timeline
 from sgdlab.timelines.plan import Plan
-from sgdlab.training.checkpoints.archive import CheckpointError, Header
-from sgdlab.training.checkpoints.files import find, latest, read_header, save
-from sgdlab.training.checkpoints.fingerprint import EARLY, hash_beginning
+from sgdlab.training.checkpoints.archive import Checkpoint, CheckpointError, Header
+from sgdlab.training.checkpoints.files import CheckpointWarning, find, latest, read_header, save
+from sgdlab.training.checkpoints.fingerprint import hash_beginning
 from sgdlab.training.checkpoints.identity import ResumeError, check_resume, hash_program
 from sgdlab.training.checkpoints.layout import (
     Record,
     as_saved,
     fill_record,
+    forget_end,
     like_record,
+    like_rows,
     place_leaf,
-    resize_slots,
+    put_rows,
+    take_rows,
     to_tree,
 )
 from sgdlab.training.checkpoints.metrics_log import MetricsLog
 from sgdlab.training.program import State
 
+_FACTS = frozenset(
+    {"description", "timeline", "horizon", "evaluate_every", "form", "slots", "members"}
+)
+
 
 class RunInterrupted(Exception):
     """A replay was asked to end early; its last chunk is in a checkpoint."""
+
+
+class _OtherForm(Exception):
+    """A longer horizon is computed in another form than the shorter one, so it begins anew."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +94,8 @@ class Keeper:
         members: Mapping[int, Mapping[str, Any]],
         timeline: Timeline,
         plan: Plan,
-        num_slots: int,
+        form: str,
+        evaluate_every: int | None,
     ) -> None:
         """Say what is kept.
 
@@ -90,11 +105,12 @@ class Keeper:
           members: index to seed, timeline and hyperparameters.
           timeline: theirs.
           plan: theirs.
-          num_slots: S, of the program.
+          form: from `describe_form`.
+          evaluate_every: updates from one evaluation to the next; `None`: only at both ends.
         """
         self.folder = Path(checkpoint.folder, str(min(members)))
         self._checkpoint, self._timeline, self._plan = checkpoint, timeline, plan
-        self._num_slots = num_slots
+        self._form, self._evaluate_every = form, evaluate_every
         self._logs = [checkpoint.logs.get(index) for index in members]
         points = {
             f"replay.member.{place}.{key}": value
@@ -102,7 +118,8 @@ class Keeper:
             for key, value in point.items()
         }
         self._description = {**checkpoint.program, **description, **points}
-        self._saved, self._asked = 0, False
+        self._saved, self._asked, self._anew = 0, False, False
+        self._before_end: list[int] | None = None
 
     def is_due(self, update: int, every: int) -> bool:
         """Whether to save after this many updates, in chunks of `every`."""
@@ -113,6 +130,14 @@ class Keeper:
         """Raise `RunInterrupted` if the run was asked to end when `is_due` looked."""
         if self._asked:
             raise RunInterrupted(f"{self.folder}: interrupted; update {self._saved} is saved")
+
+    def expect(self, update: int) -> None:
+        """Note where the metrics files end before an evaluation that a longer run wouldn't make."""
+        if update == self._plan.num_updates and self._is_off_beat(update, self._evaluate_every):
+            self._before_end = self._sync()
+
+    def _sync(self) -> list[int]:
+        return [0 if log is None else log.sync() for log in self._logs]
 
     def start(self) -> None:
         """Begin anew.
@@ -136,7 +161,7 @@ class Keeper:
         """
         if all(record.error for record in records) or update == self._saved:
             return
-        offsets = [0 if log is None else log.sync() for log in self._logs]
+        offsets = self._sync()
         members = [
             {
                 "made": record.update,
@@ -144,20 +169,31 @@ class Keeper:
                 "done": record.done,
                 "error": record.error,
                 "offset": offset,
+                "before_end": before,
             }
-            for record, offset in zip(records, offsets, strict=True)
+            for record, offset, before in zip(
+                records, offsets, self._before_end or offsets, strict=True
+            )
         ]
+        steps = self._plan.needed(update)
         metadata = {
             "hash": hash_program(self._description),
             "description": self._description,
             "timeline": hash_beginning(self._timeline, self._plan, update),
-            "slots": self._held(update).tolist(),
+            "horizon": self._plan.num_updates,
+            "evaluate_every": self._evaluate_every,
+            "form": self._form,
+            "slots": steps.tolist(),
             "members": members,
         }
-        tree = {"state": state, "records": [to_tree(record) for record in records]}
-        keep = self._checkpoint.keep
-        save(self.folder, tree, update=update, metadata=metadata, keep=keep)
-        self._saved = update
+        slots = take_rows(state.slots, self._plan.write_slot[steps], _axis(records))
+        tree = {
+            "state": state._replace(slots=slots),
+            "records": [to_tree(record) for record in records],
+        }
+        keep, anew = self._checkpoint.keep, self._anew
+        save(self.folder, tree, update=update, metadata=metadata, keep=keep, anew=anew)
+        self._saved, self._anew = update, False
 
     def restore(
         self, state: State, records: Sequence[Record], metrics: Sequence[str], updates: Any
@@ -180,10 +216,10 @@ class Keeper:
             that was written beside it.
           ResumeError: the checkpoint belongs to another run; names the key and both values.
         """
-        axis = 0 if len(records) == 1 else 1
+        axis = _axis(records)
 
         def wanted(metadata: Mapping[str, Any]) -> dict[str, Any]:
-            slots = resize_slots(state.slots, len(metadata["slots"]), axis)
+            slots = [like_rows(state.slots, axis)] * len(metadata["slots"])
             return {
                 "state": state._replace(slots=slots),
                 "records": [
@@ -196,27 +232,36 @@ class Keeper:
             self._check(header)
             return as_saved(wanted(header.metadata), header)
 
-        found = latest(self.folder, like)
-        members = [{"offset": 0}] * len(records) if found is None else found.metadata["members"]
-        for log, facts in zip(self._logs, members, strict=True):
-            if log is not None:
-                log.truncate(facts["offset"])
+        try:
+            found = latest(self.folder, like)
+        except _OtherForm as reason:
+            warnings.warn(f"{self.folder}: begun anew: {reason}", CheckpointWarning, stacklevel=2)
+            found, self._anew = None, True
+        self._cut_logs(found)
         if found is None:
             return 0, state
+        members = found.metadata["members"]
         placed = jax.tree.map(place_leaf, found.state, wanted(found.metadata))
         for record, facts, tree in zip(records, members, placed["records"], strict=True):
             fill_record(record, facts, tree, ["update", "time", *metrics])
+            if self._goes_on_off_beat(found):
+                forget_end(record, found.update)
         self._saved = found.update
         restored: State = placed["state"]
-        held = found.metadata["slots"]
-        slots = self._move(restored.slots if held else state.slots, found.update, held, axis)
-        return found.update, restored._replace(slots=slots)
+        places = {
+            int(self._plan.write_slot[step]): row
+            for step, row in zip(found.metadata["slots"], restored.slots, strict=True)
+            if step in self._plan.needed(found.update)
+        }
+        return found.update, restored._replace(slots=put_rows(state.slots, places, axis))
 
     def _check(self, header: Header) -> None:
         """Whether this run continues the one that wrote the checkpoint."""
         metadata, update = header.metadata, header.update
-        if not {"description", "timeline", "slots", "members"} <= set(metadata):
-            raise ResumeError(f"{self.folder}: update {update}: is no replay's checkpoint")
+        if not set(metadata) >= _FACTS:
+            raise ResumeError(
+                f"{self.folder}: update {update}: is no checkpoint of a replay by this version"
+            )
         check_resume(metadata["description"], self._description)
         if update > self._plan.num_updates:
             raise ResumeError(
@@ -229,46 +274,54 @@ class Keeper:
                 "allowed: the same cluster, protocol and seed, or a longer horizon of them"
             )
 
-    def _held(self, update: int) -> np.ndarray:
-        """`[S]` what lies in each slot of the program; one timeline may need fewer than another."""
-        held = self._plan.held(update)
-        return np.concatenate([held, np.full(self._num_slots - len(held), -1)])
+        if metadata["form"] != self._form:
+            raise _OtherForm(
+                f"{self._plan.num_updates} updates are computed as {self._form}, "
+                f"{metadata['horizon']} were as {metadata['form']}"
+            )
+        if not {*self._plan.needed(update).tolist()} <= {*metadata["slots"]}:
+            raise _OtherForm(
+                f"the longer horizon reads versions that {metadata['horizon']} updates had no use "
+                "for"
+            )
 
-    def _move(self, slots: Any, update: int, held: list[int], axis: int) -> Any:
-        """What waits in slots into the slots that this run's plan gives it.
+    def _cut_logs(self, found: Checkpoint | None) -> None:
+        key = "before_end" if found is not None and self._goes_on_off_beat(found) else "offset"
+        for place, log in enumerate(self._logs):
+            if log is not None:
+                log.truncate(0 if found is None else found.metadata["members"][place][key])
 
-        A longer horizon can have another plan, in which the same versions live elsewhere.
-        """
-        if held == self._held(update).tolist():
-            return slots
-        source = np.full(self._num_slots, -1)
-        for step in self._plan.needed(update).tolist():
-            if step not in held:
-                raise ResumeError(
-                    f"resume: timeline: after update {update} the longer horizon reads version "
-                    f"{step}, which the shorter one had no use for; allowed: to run it anew"
-                )
-            source[self._plan.write_slot[step]] = held.index(step)
+    def _goes_on_off_beat(self, found: Checkpoint) -> bool:
+        """Whether the shorter run evaluated there only because it ended there."""
+        ended = found.update == found.metadata["horizon"] < self._plan.num_updates
+        return ended and self._is_off_beat(found.update, found.metadata["evaluate_every"])
 
-        def leaf(rows):
-            kept = jnp.take(rows, jnp.maximum(source, 0), axis=axis)
-            shape = [1] * rows.ndim
-            shape[axis] = -1
-            return jnp.where((source >= 0).reshape(shape), kept, jnp.zeros_like(kept))
-
-        return jax.tree.map(leaf, slots)
+    def _is_off_beat(self, update: int, every: int | None) -> bool:
+        return every is None or update % every != 0
 
 
-def went_early(checkpoint: CheckpointPlan) -> bool | None:
-    """Whether the messages of the run that is resumed are computed early; `None`: there is none.
+def went_early(checkpoint: CheckpointPlan, horizons: Sequence[int]) -> bool | None:
+    """Whether the messages of the run that is resumed are computed early.
 
-    Which order pays depends on the horizon, and a longer one has to go on in that of the shorter.
+    Args:
+      checkpoint: where it was saved.
+      horizons: how many updates each timeline has now.
+
+    Returns:
+      `None` where the horizon decides: nothing was saved, or a longer one may choose anew.
     """
     folder = Path(checkpoint.folder)
     for path in [path for member in sorted(folder.glob("*")) for path in find(member)]:
         try:
-            description = read_header(path).metadata["description"]
-        except (CheckpointError, KeyError, TypeError):
+            metadata = read_header(path).metadata
+            early = metadata["form"].startswith("early")
+            horizon = horizons[metadata["description"]["replay.member.0.timeline"]]
+            return early if early or metadata["horizon"] == horizon else None
+        except (CheckpointError, LookupError, TypeError, AttributeError):
             continue  # what is damaged is told of where it is restored
-        return description.get(EARLY) is not None
     return None
+
+
+def _axis(records: Sequence[Record]) -> int:
+    """Of the slots, behind that of members that advance together."""
+    return 0 if len(records) == 1 else 1

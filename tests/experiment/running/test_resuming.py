@@ -133,6 +133,23 @@ def test_a_longer_horizon_goes_on_to_the_longer_runs_files(protocol, tmp_path):
     assert results(short.path) == results(longer.path)
 
 
+def test_a_sweep_that_has_ended_goes_on_to_the_longer_runs_files(whole, tmp_path):
+    """Two protocols, rates, seeds and draws each; 22 updates end between two evaluations."""
+    run_experiment({**BASE, "updates": 22}, root=tmp_path, run_id="short")
+    short = resume_run(tmp_path / "quadratic" / "short", overrides=["updates=40"])
+    assert results(short.path) == results(whole.path)
+
+
+@pytest.mark.parametrize("horizon", ["seconds", "gradients"])
+def test_other_horizons_are_lengthened_too(horizon, tmp_path):
+    """Each draw of the clocks makes as many updates as it does, and ends where it does."""
+    config = {**ALONE, "timelines": 2, "updates": None, "measures": []}
+    longer = run_experiment({**config, horizon: 40}, root=tmp_path, run_id="long")
+    run_experiment({**config, horizon: 23}, root=tmp_path, run_id="short")
+    short = resume_run(tmp_path / "quadratic" / "short", overrides=[f"{horizon}=40"])
+    assert results(short.path) == results(longer.path)
+
+
 REFUSED = {
     "task={name: digits, hidden: [8]}": 'task.name: "quadratic" in the run, "digits" in this one',
     "rule.decay=0.5": "rule.decay: 0.9 in the run, 0.5 in this one",

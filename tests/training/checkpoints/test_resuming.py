@@ -251,16 +251,9 @@ def test_a_longer_asynchronous_horizon_is_the_longer_run(tmp_path):
     short, long = draw(updates=40), draw(updates=80)
     with pytest.raises(Killed):
         run(tmp_path / "cut", timeline=short, kill_at=20)
-    resumed = run(tmp_path / "cut", timeline=long, resume=True)
-    whole = run(tmp_path / "whole", timeline=long)
-    np.testing.assert_array_equal(resumed.loss, whole.loss)
-    np.testing.assert_array_equal(resumed.params, whole.params)
-
-
-def test_a_version_that_the_shorter_run_dropped_is_missed(tmp_path):
-    run(tmp_path, timeline=draw(updates=40))
-    with pytest.raises(ResumeError, match="reads version .* had no use for"):
-        run(tmp_path, timeline=draw(updates=80), resume=True)
+    run(tmp_path / "cut", timeline=long, resume=True)
+    run(tmp_path / "whole", timeline=long)
+    assert everything(tmp_path / "cut") == everything(tmp_path / "whole")
 
 
 EARLY = {"task": DIGITS, "loss_scale": None}  # five workers, so early from 125 updates on
@@ -279,20 +272,53 @@ def test_messages_under_way_survive_a_kill_and_a_longer_horizon(tmp_path):
     assert everything(tmp_path / "cut") == everything(tmp_path / "long")
 
 
-def test_a_longer_horizon_computes_messages_in_the_order_of_the_shorter(tmp_path):
+def test_a_longer_horizon_that_computes_in_another_form_begins_anew(tmp_path):
+    """200 updates of five workers pay for computing early, and 60 don't."""
     short, long = draw(updates=60), draw(updates=200)
-    with pytest.raises(Killed):
-        run(tmp_path / "cut", timeline=short, kill_at=40, **EARLY)
-    resumed = run(tmp_path / "cut", timeline=long, resume=True, **EARLY)
-    whole = run(tmp_path / "whole", timeline=long, **EARLY)
-    # The one in turn and the other early: 200 updates of at most 0.1, rounded otherwise.
-    np.testing.assert_allclose(resumed.loss, whole.loss, atol=200 * 0.1 * 8 * 1.2e-7)
-    # The state of the first is a version a slot, that of the second a message.
-    headers = [
-        read_header(find(tmp_path / name / "checkpoints" / "0")[0]) for name in ("cut", "whole")
+    run(tmp_path / "cut", timeline=short, **EARLY)
+    with pytest.warns(CheckpointWarning, match="begun anew: 200 updates .* early, slots, 60 were"):
+        with pytest.raises(Killed):
+            run(tmp_path / "cut", timeline=long, resume=True, kill_at=10, **EARLY)
+    # What there was goes once there is something in its place.
+    assert [path.name for path in find(tmp_path / "cut" / "checkpoints" / "0")] == [
+        "checkpoint-000000000005.ckpt"
     ]
-    paths = [{leaf.path for leaf in header.leaves} for header in headers]
-    assert [any("slots/message" in path for path in each) for each in paths] == [False, True]
+    run(tmp_path / "cut", timeline=long, resume=True, **EARLY)
+    run(tmp_path / "whole", timeline=long, **EARLY)
+    assert everything(tmp_path / "cut") == everything(tmp_path / "whole")
+
+
+def test_a_run_that_had_no_stale_message_yet_begins_anew(tmp_path):
+    """The first message is fresh, so nothing is kept for those that read with it."""
+    run(tmp_path / "cut", timeline=draw(updates=1))
+    with pytest.warns(CheckpointWarning, match="begun anew: 40 updates are computed as single, "):
+        run(tmp_path / "cut", timeline=draw(updates=40), resume=True)
+    run(tmp_path / "whole", timeline=draw(updates=40))
+    assert everything(tmp_path / "cut") == everything(tmp_path / "whole")
+
+
+def test_a_stop_at_the_end_of_a_shorter_run_is_none_of_the_longer(tmp_path):
+    """It ended at update 18 and looked there, as a run that goes on would not have."""
+    short, long = draw(updates=18), draw(updates=40)
+    losses = run(tmp_path / "free", timeline=short).evaluations["loss"]
+    assert losses.iloc[-1] < losses.iloc[:-1].min()
+    stop = {"metric": "loss", "at_most": float(losses.iloc[-1])}
+    run(tmp_path / "cut", timeline=short, stop=stop)
+    resumed = run(tmp_path / "cut", timeline=long, stop=stop, resume=True)
+    whole = run(tmp_path / "whole", timeline=long, stop=stop)
+    assert len(whole.loss) == len(resumed.loss) == 20  # where the longer one looks next
+    assert everything(tmp_path / "cut") == everything(tmp_path / "whole")
+
+
+def test_a_stop_that_was_reached_is_reached_over_a_longer_horizon_too(tmp_path):
+    losses = run(tmp_path / "free").evaluations["loss"]
+    stop = {"metric": "loss", "at_most": float(losses[3])}
+    run(tmp_path / "cut", stop=stop)
+    resumed = run(tmp_path / "cut", timeline=draw(updates=80), stop=stop, resume=True)
+    whole = run(tmp_path / "whole", timeline=draw(updates=80), stop=stop)
+    assert len(whole.loss) == len(resumed.loss) < 40
+    assert resumed.evaluations.equals(whole.evaluations)
+    np.testing.assert_array_equal(resumed.params, whole.params)
 
 
 def test_a_new_run_is_not_mixed_with_an_old_one(tmp_path):

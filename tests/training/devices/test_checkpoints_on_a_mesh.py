@@ -186,7 +186,7 @@ CLUSTER = timelines.Cluster(workers=4, compute=timelines.gamma(mean=1.0, shape=2
 TIMELINE = timelines.asynchronous(CLUSTER, updates=24, seed=1)
 
 
-def run(task, folder, mesh, *, kill_at=None, resume=False, **options):
+def run(task, folder, mesh, *, timeline=TIMELINE, kill_at=None, resume=False, **options):
     def tell(chunk):
         if chunk.update == kill_at:
             raise Killed
@@ -194,7 +194,7 @@ def run(task, folder, mesh, *, kill_at=None, resume=False, **options):
     return training.replay(
         task,
         rules.momentum(0.2, decay=0.5),
-        TIMELINE,
+        timeline,
         batch_size=16,
         evaluate_every=4,
         mesh=mesh,
@@ -225,3 +225,17 @@ def test_a_run_killed_on_2_by_2_goes_on_on_1_by_4_on_8_and_on_one_device(tmp_pat
     tolerance = {"float32": 1e-5, "mixed_bfloat16": 2.0**-5}[policy]
     np.testing.assert_allclose(resumed.loss, whole.loss, rtol=tolerance)
     assert list(resumed.evaluations["update"]) == list(whole.evaluations["update"])
+
+
+@pytest.mark.parametrize("shape", [(4, 1), (2, 2)], ids=["whole", "spread"])
+def test_a_run_on_a_mesh_goes_on_over_a_longer_horizon_bit_for_bit(tmp_path, shape):
+    """Stale versions are kept to the end on a mesh too; 10 updates end between evaluations."""
+    task, mesh = tasks.digits(hidden=[64]), make_mesh(*shape)
+    short = timelines.asynchronous(CLUSTER, updates=10, seed=1)
+    whole = run(task, tmp_path / "whole", mesh)
+    run(task, tmp_path / "cut", mesh, timeline=short)
+    resumed = run(task, tmp_path / "cut", mesh, resume=True)
+    np.testing.assert_array_equal(resumed.loss, whole.loss)
+    assert resumed.evaluations.equals(whole.evaluations)
+    pairs = zip(jax.tree.leaves(resumed.params), jax.tree.leaves(whole.params), strict=True)
+    assert all(np.array_equal(one, other) for one, other in pairs)
