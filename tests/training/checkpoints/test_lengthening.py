@@ -10,6 +10,7 @@ from sgdlab.timelines import PROTOCOLS, Cluster, Failures, Network, gamma
 from sgdlab.training.checkpoints import find
 from sgdlab.training.checkpoints.metrics_log import MetricsLog
 from sgdlab.training.checkpoints.resuming import CheckpointPlan
+from tests.training.test_protocols_replay import CASES as PROTOCOLS_REPLAYED, QUEUES
 
 WORKERS, EVERY = 4, 6
 QUADRATIC = tasks.quadratic([1.0, 0.3, 2.0], noise=0.5)
@@ -23,37 +24,18 @@ CLUSTERS = {
     },
     "changing": {"joins": {1: 2.3}, "leaves": {0: 9.1}},
 }
-# Each row: the arguments of a protocol, by itself or under a name of the case.
-ARGUMENTS = {
-    "k_sync": {"k": 3},
-    "k_batch_sync": {"k": 4},
-    "k_async": {"k": 2},
-    "k_batch_async": {"k": 3},
-    "bounded_staleness": {"bound": 2},
-    "window": {"wait": 0.4},
-    "ringmaster": {"threshold": 4},
-    "malenia": {"samples": 6},
-    "fixed_delay": {"delay": 3},
-    "random_delay": {"probabilities": [0.3, 0.2, 0.3, 0.2]},
-    "k_batch_sync, stop": {"k": 4, "stop": True},
-    "ringmaster, stop": {"threshold": 4, "stop": True},
-}
-CASES = sorted(
-    case
-    for case in {*PROTOCOLS} | {*ARGUMENTS}
-    if case.split(",")[0] in {*PROTOCOLS} - {"from_trace"}  # a trace is as long as it is
-)
+CASES = {**PROTOCOLS_REPLAYED, **{name: (name, rest) for name, rest in QUEUES.items()}}
+del CASES["from_trace"]  # which is as long as it is
 
 
 def draw(case, steps=1, cluster="plain", **horizon):
-    name = case.split(",")[0]
-    arguments = {**ARGUMENTS.get(case, ARGUMENTS.get(name, {})), **horizon}
-    if name in ("fixed_delay", "random_delay"):
-        return PROTOCOLS[name](**arguments)
+    name, arguments = CASES[case]
+    if name in QUEUES:
+        return PROTOCOLS[name](**arguments, **horizon)
     made = Cluster(
         workers=WORKERS, compute=FAST_AND_SLOW, gradients_per_message=steps, **CLUSTERS[cluster]
     )
-    return PROTOCOLS[name](made, seed=2, **arguments)
+    return PROTOCOLS[name](made, seed=2, **arguments, **horizon)
 
 
 def run(folder, timeline, *, resume=False, every=EVERY, **options):
@@ -90,7 +72,7 @@ def assert_lengthened(folder, short, long, **options):
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("horizon", ["updates", "seconds", "gradients"])
 def test_a_timeline_is_the_beginning_of_the_longer_one(case, cluster, horizon, tmp_path):
-    if case in ("fixed_delay", "random_delay") and (horizon != "updates" or cluster != "plain"):
+    if case in QUEUES and (horizon != "updates" or cluster != "plain"):
         pytest.skip("a queue has updates alone")
     lengths = {"updates": (23, 60), "seconds": (11.3, 31.0), "gradients": (47, 150)}[horizon]
     short, long = (draw(case, cluster=cluster, **{horizon: length}) for length in lengths)
@@ -138,7 +120,7 @@ PROGRAMS = {
 def test_every_program_goes_on_under_every_protocol(program, case, cluster, tmp_path):
     options = PROGRAMS[program]
     steps = getattr(options.get("worker"), "gradients_per_message", 1)
-    if case in ("fixed_delay", "random_delay") and steps > 1:
+    if case in QUEUES and steps > 1:
         pytest.skip("a queue's messages have one gradient")
     short, long = (draw(case, steps, cluster, updates=updates) for updates in (125, 200))
     assert_lengthened(tmp_path, short, long, **options)

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from sgdlab import precision, rules, tasks, timelines, training, workers
-from sgdlab.training.checkpoints import CheckpointError, CheckpointWarning, find, read_header
-from sgdlab.training.checkpoints.identity import ResumeError, describe_program
+from sgdlab.training.checkpoints import CheckpointError, CheckpointWarning, find
+from sgdlab.training.checkpoints.identity import describe_program
 from sgdlab.training.checkpoints.metrics_log import MetricsLog
 from sgdlab.training.checkpoints.resuming import CheckpointPlan, RunInterrupted
 
