@@ -276,9 +276,11 @@ def test_a_longer_horizon_that_computes_in_another_form_begins_anew(tmp_path):
     """200 updates of five workers pay for computing early, and 60 don't."""
     short, long = draw(updates=60), draw(updates=200)
     run(tmp_path / "cut", timeline=short, **EARLY)
-    with pytest.warns(CheckpointWarning, match="begun anew: 200 updates .* early, slots, 60 were"):
-        with pytest.raises(Killed):
-            run(tmp_path / "cut", timeline=long, resume=True, kill_at=10, **EARLY)
+    with (
+        pytest.warns(CheckpointWarning, match="begun anew: 200 updates .* early, slots, 60 were"),
+        pytest.raises(Killed),
+    ):
+        run(tmp_path / "cut", timeline=long, resume=True, kill_at=10, **EARLY)
     # What there was goes once there is something in its place.
     assert [path.name for path in find(tmp_path / "cut" / "checkpoints" / "0")] == [
         "checkpoint-000000000005.ckpt"
