@@ -9,6 +9,8 @@ from sgdlab.theory.batches import (
 from sgdlab.theory.durations import (
     asynchronous_throughput,
     harmonic_number,
+    malenia_time_bound,
+    mean_backup_time,
     mean_order_statistic,
     mean_time,
     rennala_time_bound,
@@ -38,6 +40,8 @@ __all__ = [
     "harmonic_number",
     "implicit_momentum",
     "linear_scaling_variance",
+    "malenia_time_bound",
+    "mean_backup_time",
     "mean_order_statistic",
     "mean_staleness",
     "mean_time",

@@ -73,6 +73,57 @@ def mean_time(compute: Mapping[str, Any]) -> float | None:
     return float(compute["mean"]) if compute["name"] in known else None
 
 
+def mean_backup_time(workers: int, k: int) -> float:
+    """The mean update time of backup workers that run on, in mean times of a message.
+
+    An update finds K workers that read afresh and N − K that still compute at an older version.
+    With memoryless times the update comes as the K-th smallest of N independent times, of which K
+    are exponential of mean 1 and N − K the sum of two such. With c in and l late among the N − c at
+    work, the next to finish is any of them alike: a late one becomes a fresh one, a fresh one
+    is in.
+
+    Args:
+      workers: N ≥ 1.
+      k: 1 ≤ k ≤ N.
+
+    Returns:
+      The mean, in units of the mean time of one message; H_N where K = N.
+
+    Reference:
+      The protocol: Chen, Pan, Monga, Bengio and Jozefowicz, "Revisiting distributed synchronous
+      SGD", 2016; the recursion is ours.
+    """
+    left = [0.0] * (workers - k + 1)  # the mean time left, by how many are late
+    for busy in range(workers - k + 1, workers + 1):
+        before = 0.0
+        for late, then in enumerate(left):
+            left[late] = before = (1.0 + late * before + (busy - late) * then) / busy
+    return left[-1]
+
+
+def malenia_time_bound(times: Sequence[float] | np.ndarray, samples: int) -> float:
+    """The longest that an update of Malenia SGD takes: max(h, 2·h̄·S/N).
+
+    h is the slowest and h̄ the mean time. After t ≥ h seconds worker i has brought
+    ⌊t/hᵢ⌋ > t/(2hᵢ) messages, whose harmonic mean exceeds t/(2h̄). The bound holds when all start
+    afresh, and twice it when each must first finish a stale gradient.
+
+    Args:
+      times: `[N]` seconds per gradient, fixed, in any order.
+      samples: S ≥ 1.
+
+    Returns:
+      Seconds.
+
+    Reference:
+      The protocol: Tyurin and Richtárik, "Optimal time complexities of parallel stochastic
+      optimization methods under a fixed computation model", 2023; the bound is ours, of the order
+      of theirs, h + h̄·S/N.
+    """
+    seconds = np.asarray(times, np.float64)
+    return float(max(seconds.max(), 2.0 * seconds.mean() * samples / len(seconds)))
+
+
 def rennala_time_bound(times: Sequence[float] | np.ndarray, batch: int) -> float:
     """The longest that B gradients at one version take: min over m of (B+m) / Σ_{i≤m} 1/hᵢ.
 

@@ -9,7 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from sgdlab.theory.durations import harmonic_number, mean_order_statistic, mean_time
+from sgdlab.theory.durations import (
+    harmonic_number,
+    mean_backup_time,
+    mean_order_statistic,
+    mean_time,
+)
 
 
 def implicit_momentum(workers: int) -> float:
@@ -147,8 +152,10 @@ def mean_update_time(
 
     With T the mean time and X₍k₎ the k-th smallest of N: `synchronous` E[X₍N₎], `k_sync` E[X₍K₎],
     `bounded_staleness` at bound 0 E[X₍N₎]/N; `asynchronous` T/N and `k_batch_async` K·T/N
-    (renewals, any times). With exponential times also `k_async` E[X₍K₎], `k_batch_sync` with
-    stop=True K·T/N, and `wait_for_all` T·H_N.
+    (renewals, any times). With exponential times also `k_async` E[X₍K₎], `k_sync` with stop=False
+    T·`mean_backup_time`, `k_batch_sync` with stop=True K·T/N, and `wait_for_all` T·H_N. `malenia`
+    with stop=True waits for each one's first message, E[X₍N₎], where S < N, and takes T(⌊S/N⌋ + 1)
+    where times are constant.
 
     Args:
       protocol: its name in `sgdlab.timelines`.
@@ -162,26 +169,29 @@ def mean_update_time(
     Reference:
       Dutta, Joshi, Ghosh, Dube and Nagpurkar, "Slow and stale gradients can win the race", 2018.
     """
-    form = _same_pace(protocol, workers, parameters)
-    mean, memoryless = mean_time(compute), compute["name"] == "exponential"
-    if form in ("synchronous", "k_sync", "barrier") or (form == "k_async" and memoryless):
-        k = parameters["k"] if form.startswith("k_") else workers
-        time = mean_order_statistic(compute, workers, k)
-        return time / workers if time is not None and form == "barrier" else time
+    form, name = _same_pace(protocol, workers, parameters), _name(compute)
+    mean, k = mean_time(compute), parameters.get("k", workers)
     if mean is None:
         return None
-    if form == "k_batch_async" or (
-        form == "k_batch_sync" and memoryless and parameters.get("stop")
-    ):
-        return mean * parameters["k"] / workers
-    if form == "wait_for_all" and memoryless:
-        return mean * harmonic_number(workers)
-    return mean / workers if form == "asynchronous" else None
+    known = {
+        ("synchronous", None): lambda: mean_order_statistic(compute, workers, workers),
+        ("k_sync", None): lambda: mean_order_statistic(compute, workers, k),
+        ("backup", "exponential"): lambda: mean * mean_backup_time(workers, k),
+        ("k_batch_sync, stopping", "exponential"): lambda: mean * k / workers,
+        ("malenia, stopping", "constant"): lambda: mean * (parameters["samples"] // workers + 1),
+        ("k_async", "exponential"): lambda: mean_order_statistic(compute, workers, k),
+        ("k_batch_async", None): lambda: mean * k / workers,
+        ("asynchronous", None): lambda: mean / workers,
+        ("wait_for_all", "exponential"): lambda: mean * harmonic_number(workers),
+        ("barrier", None): lambda: _share(mean_order_statistic(compute, workers, workers), workers),
+    }
+    formula = known.get((form, None)) or known.get((form, name))
+    return formula() if formula else None
 
 
 def _same_staleness(protocol: str, workers: int, parameters: Mapping[str, Any]) -> str:
     """The plainest protocol whose messages are as stale as this one's with these parameters."""
-    only_fresh = protocol in ("k_sync", "k_batch_sync") or (
+    only_fresh = protocol in ("k_sync", "k_batch_sync", "malenia") or (
         protocol == "ringmaster" and parameters.get("threshold") == 1
     )
     return "synchronous" if only_fresh else _same_pace(protocol, workers, parameters)
@@ -190,20 +200,32 @@ def _same_staleness(protocol: str, workers: int, parameters: Mapping[str, Any]) 
 def _same_pace(protocol: str, workers: int, parameters: Mapping[str, Any]) -> str:
     """The plainest protocol that behaves as this one does, in time as well as in staleness.
 
-    "barrier" is `bounded_staleness` at bound 0, which is no other protocol.
+    Three forms are no protocol's name: "barrier" is `bounded_staleness` at bound 0, "backup"
+    `k_sync` with stop=False, and a protocol that runs on by default may be "…, stopping".
     """
     forms = {
         "window": ("wait", {0: "asynchronous", math.inf: "synchronous"}),
         "ringmaster": ("threshold", {math.inf: "asynchronous"}),
         "bounded_staleness": ("bound", {0: "barrier"}),
         "k_async": ("k", {workers: "synchronous"}),
+        "k_sync": ("k", {workers: "synchronous"}),
     }
     parameter, names = forms.get(protocol, ("", {}))
-    return names.get(parameters.get(parameter), protocol)
+    form = names.get(parameters.get(parameter), protocol)
+    if form == "k_sync":
+        return form if parameters.get("stop", True) else "backup"
+    if form in ("k_batch_sync", "malenia") and parameters.get("stop"):
+        one_of_each = form == "malenia" and parameters["samples"] < workers
+        return "synchronous" if one_of_each else f"{form}, stopping"
+    return form
 
 
 def _name(compute: Mapping[str, Any] | None) -> str | None:
     return compute["name"] if compute else None
+
+
+def _share(time: float | None, workers: int) -> float | None:
+    return None if time is None else time / workers
 
 
 def _left_over_used(workers: int, compute: str | None) -> float | None:

@@ -141,24 +141,27 @@ def find_examples(function: Callable, workers: int) -> list[dict[str, Any]]:
       workers: N.
 
     Returns:
-      At least one set of arguments, defaults included: the i-th holds the i-th example of each
-      argument, and every flag is also tried the other way round.
+      At least one set of arguments, defaults included: first the flags' defaults with the i-th
+      example of each argument, i = 0, 1, ..., then the same with the flags the other way round.
 
     Raises:
       TypeError: a required argument has no examples.
     """
     columns: dict[str, list[Any]] = {}
+    flags: dict[str, bool] = {}
     for name, parameter in inspect.signature(function, eval_str=True).parameters.items():
         kind, metadata = _split(parameter.annotation)
         found = [extra.of(workers) for extra in metadata if isinstance(extra, Examples)]
         if kind is bool:
-            columns[name] = [parameter.default, not parameter.default]
+            flags[name] = parameter.default
         elif found:
             columns[name] = list(found[0])
         elif parameter.default is parameter.empty and name not in _SHARED:
             raise TypeError(f"{function.__name__}: argument {name} has no Examples")
-    rows = range(max(map(len, columns.values()), default=1))
-    return [{name: c[min(row, len(c) - 1)] for name, c in columns.items()} for row in rows]
+    count = max(map(len, columns.values()), default=1)
+    rows = [{name: c[min(row, len(c) - 1)] for name, c in columns.items()} for row in range(count)]
+    choices = [flags, {name: not value for name, value in flags.items()}] if flags else [{}]
+    return [row | chosen for chosen in choices for row in rows]
 
 
 def plain(value: Any) -> Any:

@@ -204,6 +204,11 @@ class Engine:
         self.stop(worker)
         self.start(worker)
 
+    def restart_everyone(self) -> None:
+        """Restart all workers that are there."""
+        for worker in range(self.num_workers):
+            self.restart(worker)
+
     def apply(self, messages: Sequence[int], *, keep: bool = False) -> None:
         """One update, now, with messages that have arrived.
 

@@ -19,8 +19,8 @@ class Policy(ABC):
 
     Make it a dataclass: its constructor arguments are the protocol's parameters, checked against
     their annotations, and its other fields (`init=False`) the state of the run. The engine calls
-    the methods below; each may call the engine's `apply`, `drop`, `start`, `stop`, `restart` and
-    `wake`, and applies at most one update.
+    the methods below; each may call the engine's `apply`, `drop`, `start`, `stop`, `restart`,
+    `restart_everyone` and `wake`, and applies at most one update.
 
     Attributes:
       name: the protocol's name.
@@ -107,6 +107,55 @@ class Gathering(Policy):
         engine.apply(held)
         for worker in waiting:
             engine.start(worker)
+
+
+@dataclass
+class FreshBatch(Policy):
+    """A policy that collects messages computed at the current version; workers read on at once.
+
+    Attributes:
+      stop: at an update, stop what the others compute and start everyone; else they run on, and
+        what they bring is refused as stale.
+      held: the messages that have come in.
+    """
+
+    stop: bool = field(default=False, kw_only=True)
+    held: list[int] = field(default_factory=list, init=False)
+
+    @abstractmethod
+    def is_complete(self, engine: Engine) -> bool:
+        """Whether what has come in is enough for an update."""
+
+    def take(self, worker: int, message: int) -> None:
+        """Hold a fresh message."""
+        self.held.append(message)
+
+    def arrive(self, engine: Engine, worker: int, message: int) -> None:
+        """Hold a fresh message, and update if that completes it; refuse a stale one."""
+        if engine.staleness(message) > 0:
+            engine.drop(message)
+        else:
+            self.take(worker, message)
+        if not (self.update_if_complete(engine) and self.stop):
+            engine.start(worker)
+
+    def update_if_complete(self, engine: Engine) -> bool:
+        """Update if what has come in is enough.
+
+        Returns:
+          Whether there was an update.
+        """
+        complete = bool(self.held) and self.is_complete(engine)
+        if complete:
+            self.release(engine)
+        return complete
+
+    def release(self, engine: Engine) -> None:
+        """Apply what is held as one update, and stop the others if so asked."""
+        held, self.held = self.held, []
+        engine.apply(held)
+        if self.stop:
+            engine.restart_everyone()
 
 
 def check_at_most_workers(policy: Policy, name: str, cluster: Cluster) -> None:

@@ -192,6 +192,50 @@ def test_order_statistic_is_the_integral_of_its_survival(compute, law, workers, 
     assert actual == pytest.approx(expected, rel=1e-6)  # quad aims at 1.5e-8
 
 
+@pytest.mark.parametrize(("workers", "k"), [(16, 14), (16, 12), (16, 1), (5, 3), (1, 1)])
+def test_backup_workers_are_the_order_statistic_of_one_work_or_two(workers, k):
+    """E = ∫ P(fewer than k of k exponentials and N − k Γ(2)s are below t) dt, by quadrature."""
+
+    def survival(t):
+        one, two = scipy.stats.expon.cdf(t), scipy.stats.gamma(2).cdf(t)
+        ended = scipy.stats.binom.pmf(np.arange(k + 1), k, one)
+        late = scipy.stats.binom.pmf(np.arange(workers - k + 1), workers - k, two)
+        return np.convolve(ended, late)[:k].sum()
+
+    expected = sum(
+        scipy.integrate.quad(survival, *ends, limit=200)[0] for ends in [(0, 5), (5, 60)]
+    )
+    assert theory.mean_backup_time(workers, k) == pytest.approx(expected, rel=1e-6)
+
+
+def test_backup_workers_take_longer_than_those_that_are_stopped():
+    exponential = {"name": "exponential", "mean": 1.0}
+    for k, late, stopped in ((14, 2.1154, 1.8807), (12, 1.6367, 1.2974)):
+        seconds = [
+            theory.mean_update_time("k_sync", 16, exponential, k=k, stop=stop)
+            for stop in (False, True)
+        ]
+        assert seconds == pytest.approx([late, stopped], abs=5e-5)
+    assert theory.mean_update_time("k_sync", 16, exponential, k=16, stop=False) == pytest.approx(
+        theory.harmonic_number(16)
+    )
+    lognormal = {"name": "lognormal", "mean": 1.0, "sigma": 0.5}
+    assert theory.mean_update_time("k_sync", 16, lognormal, k=14, stop=False) is None
+
+
+def test_malenia_of_few_samples_is_as_fast_as_a_barrier():
+    def pace(samples, compute=EXPONENTIAL, stop=True):
+        return theory.mean_update_time("malenia", 6, compute, samples=samples, stop=stop)
+
+    assert pace(5) == theory.mean_update_time("synchronous", 6, EXPONENTIAL)
+    assert pace(6) is pace(5, stop=False) is None
+    constant = {"name": "constant", "mean": 2.0}
+    # Every 2 s all bring one more; S/N = 1 and 2 are passed with the second and the third.
+    assert [pace(s, constant) for s in (1, 5, 6, 11, 12)] == [2.0, 2.0, 4.0, 4.0, 6.0]
+    for stop in (False, True):
+        assert theory.mean_staleness("malenia", 6, EXPONENTIAL, samples=9, stop=stop) == 0.0
+
+
 def test_rounds_and_steps_are_order_statistics():
     shifted = {"name": "shifted_exponential", "mean": 2.0, "shift": 0.5}
     h8, h3 = sum(1 / k for k in range(1, 9)), 1 + 1 / 2 + 1 / 3
@@ -222,6 +266,17 @@ def test_memoryless_batch_at_one_version_takes_a_share_of_the_mean():
     # With stop=True all start afresh, so arrivals are a Poisson stream of rate N/μ.
     assert theory.mean_update_time("k_batch_sync", 8, EXPONENTIAL, k=20, stop=True) == 5.0
     assert theory.mean_update_time("k_batch_sync", 8, EXPONENTIAL, k=20) is None
+
+
+@settings(deadline=None, max_examples=60)
+@given(times=st.lists(st.floats(0.1, 50.0), min_size=1, max_size=6), samples=st.integers(1, 40))
+def test_a_round_of_malenia_never_takes_longer_than_its_bound(times, samples):
+    bound = theory.malenia_time_bound(times, samples)
+    counts = np.floor(bound * (1 + 1e-12) / np.asarray(times))
+    assert len(times) / np.sum(1 / counts) > samples / len(times) * (1 - 1e-12)
+    # Nobody has brought anything, or no worker more than t/h, before this.
+    assert bound >= max(times)
+    assert bound <= 2 * max(max(times), np.mean(times) * samples / len(times))
 
 
 @settings(deadline=None, max_examples=60)

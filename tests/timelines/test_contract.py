@@ -177,10 +177,11 @@ def versions_lived_through(timeline, cluster):
     """Σ over messages of the versions that passed from read to use, refusal, stop or the end.
 
     What is stopped at the instant of an update is stopped by it, and so has lived through it;
-    who leaves at that instant may have caused it by leaving, and has not.
+    the work of who leaves at that instant has not, since leaving may have caused the update.
     """
     version = np.searchsorted(timeline.apply_time, timeline.arrival_time, side="right")
-    left = np.isin(timeline.arrival_time, list(cluster.leaves.values()))
+    leaving = np.array([cluster.leaves.get(i, -1.0) for i in range(timeline.num_workers)])
+    left = timeline.arrival_time == leaving[timeline.worker]
     version[left] = np.searchsorted(timeline.apply_time, timeline.arrival_time[left])
     version[timeline.update == IN_FLIGHT] = timeline.num_updates
     used = timeline.update >= 0

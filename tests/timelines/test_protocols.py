@@ -25,6 +25,7 @@ from sgdlab.timelines import (
     k_batch_sync,
     k_sync,
     lognormal,
+    malenia,
     pareto,
     random_delay,
     ringleader,
@@ -103,8 +104,9 @@ def test_k_async_of_all_is_synchronous(cluster, assert_same):
 
 
 @CLUSTERS
-def test_k_sync_of_all_is_synchronous(cluster, assert_same):
-    assert_same(k_sync(cluster, k=4, seconds=60.0), synchronous(cluster, seconds=60.0))
+@pytest.mark.parametrize("stop", [False, True])
+def test_k_sync_of_all_is_synchronous(cluster, stop, assert_same):
+    assert_same(k_sync(cluster, k=4, stop=stop, seconds=60.0), synchronous(cluster, seconds=60.0))
 
 
 @CLUSTERS
@@ -153,6 +155,42 @@ def test_k_sync_step_of_exponential_workers():
         assert abs(error) < 5 * deviation / math.sqrt(updates)
         assert not used(timeline).any()
         assert set(np.unique(timeline.update[timeline.update < 0])) == {IN_FLIGHT, CANCELLED}
+
+
+@pytest.mark.parametrize(("k", "seconds"), [(14, 2.1154), (12, 1.6367)])
+def test_backup_workers_that_run_on_take_longer_for_an_update(k, seconds):
+    """16 memoryless workers: the k-th of 16 that end one work, k of them, or two, 16 − k.
+
+    The first update finds nobody late; all others begin alike and are independent. 5 standard
+    errors, and the last digit of the number.
+    """
+    updates = 6000
+    timeline = k_sync(
+        Cluster(workers=16, compute=exponential(1.0)), k=k, stop=False, updates=updates
+    )
+    steps = step_times(timeline)[1:]
+    assert abs(steps.mean() - seconds) < 5 * steps.std() / math.sqrt(updates) + 1e-4
+    assert not used(timeline).any()
+    assert set(np.unique(timeline.update[timeline.update < 0])) == {IN_FLIGHT, DROPPED}
+    for update in range(100):  # a worker counts once an update
+        assert len(set(timeline.worker[timeline.update == update].tolist())) == k
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.lists(st.integers(1, 50), min_size=1, max_size=8), st.integers(1, 30))
+def test_malenia_time_bound(times, samples):
+    """At fixed times an update takes ≤ max(h, 2·h̄·S/N); ≤ 2× without stopping."""
+    bound = max(max(times), 2 * np.mean(times) * samples / len(times))
+    cluster = Cluster(workers=len(times), compute=[constant(float(t)) for t in times])
+    for stop, factor in ((True, 1), (False, 2)):
+        timeline = malenia(cluster, samples=samples, stop=stop, updates=6)
+        assert step_times(timeline).max() <= factor * bound * (1 + 1e-12)
+        assert not used(timeline).any()
+        assert np.any(timeline.update == CANCELLED) <= stop
+        assert np.any(timeline.update == DROPPED) <= (not stop)
+        for update in range(6):
+            counts = np.bincount(timeline.worker[timeline.update == update])
+            assert len(times) / np.sum(1 / counts) > samples / len(times) * (1 - 1e-12)
 
 
 @settings(deadline=None, max_examples=30)

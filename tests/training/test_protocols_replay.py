@@ -36,6 +36,7 @@ CLUSTERS = {
 ARGUMENTS = {
     "k_sync": {"k": 3},
     "k_batch_sync": {"k": 4},
+    "malenia": {"samples": 7},
     "k_async": {"k": 2},
     "k_batch_async": {"k": 3},
     "bounded_staleness": {"bound": 2},
@@ -43,7 +44,9 @@ ARGUMENTS = {
     "ringmaster": {"threshold": 4},
 }
 CASES = {name: (name, ARGUMENTS.get(name, {})) for name in PROTOCOLS} | {
+    "k_sync, running on": ("k_sync", {"k": 3, "stop": False}),
     "k_batch_sync, stopping": ("k_batch_sync", {"k": 4, "stop": True}),
+    "malenia, stopping": ("malenia", {"samples": 7, "stop": True}),
     "ringmaster, stopping": ("ringmaster", {"threshold": 4, "stop": True}),
 }
 QUEUES = {
@@ -122,7 +125,8 @@ def test_the_timelines_hold_what_a_replay_has_to_deal_with(found):
     assert {DROPPED, CANCELLED} <= {u for each in found.values() for t in each for u in t.update}
     assert all(np.any(t.update == CANCELLED) for t in found["ringmaster, stopping"])
     assert np.any(found["ringmaster"][0].update == DROPPED)
-    assert np.any(found["k_batch_sync"][0].update == DROPPED)
+    for case in ("k_batch_sync", "k_sync, running on", "malenia"):
+        assert np.any(found[case][0].update == DROPPED)
     for timeline in found["ringleader"]:
         assert timeline.average == "workers"
         assert np.any(timeline.last_update > timeline.update)

@@ -13,6 +13,7 @@ from sgdlab.timelines.protocols.k_async import k_async
 from sgdlab.timelines.protocols.k_batch_async import k_batch_async
 from sgdlab.timelines.protocols.k_batch_sync import k_batch_sync
 from sgdlab.timelines.protocols.k_sync import k_sync
+from sgdlab.timelines.protocols.malenia import malenia
 from sgdlab.timelines.protocols.random_delay import random_delay
 from sgdlab.timelines.protocols.ringleader import ringleader
 from sgdlab.timelines.protocols.ringmaster import ringmaster
@@ -25,6 +26,7 @@ PROTOCOLS: dict[str, Callable[..., Timeline]] = {
     "synchronous": synchronous,
     "k_sync": k_sync,
     "k_batch_sync": k_batch_sync,
+    "malenia": malenia,
     "k_async": k_async,
     "k_batch_async": k_batch_async,
     "asynchronous": asynchronous,

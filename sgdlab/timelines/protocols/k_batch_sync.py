@@ -6,41 +6,28 @@ Complexities of Parallel Stochastic Optimization Methods Under a Fixed Computati
 Rennala SGD, where they run on and what they bring is discarded (`stop=False`).
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Annotated
 
 from sgdlab.timelines.arguments import Count, Examples
 from sgdlab.timelines.cluster import Cluster
 from sgdlab.timelines.engine import Engine, simulate
-from sgdlab.timelines.policy import Policy
+from sgdlab.timelines.policy import FreshBatch
 from sgdlab.timelines.timeline import Timeline
 
 K = Annotated[Count, Examples(lambda n: [n, n + 2])]
 
 
 @dataclass
-class KBatchSync(Policy):
-    """Collect K messages computed at the current version; a worker reads on at once."""
+class KBatchSync(FreshBatch):
+    """Update on K messages computed at the current version, from any workers."""
 
     name = "k_batch_sync"
     k: K
-    stop: bool = False
-    held: list[int] = field(default_factory=list, init=False)
 
-    def arrive(self, engine: Engine, worker: int, message: int) -> None:
-        """Hold a fresh message, refuse a stale one."""
-        if engine.staleness(message) > 0:
-            engine.drop(message)
-        else:
-            self.held.append(message)
-        if len(self.held) == self.k:
-            engine.apply(self.held)
-            self.held = []
-            if self.stop:
-                for other in range(engine.num_workers):
-                    engine.restart(other)
-                return
-        engine.start(worker)
+    def is_complete(self, engine: Engine) -> bool:
+        """K are in."""
+        return len(self.held) == self.k
 
 
 def k_batch_sync(
@@ -61,7 +48,7 @@ def k_batch_sync(
     """
     return simulate(
         cluster,
-        KBatchSync(k, stop),
+        KBatchSync(k, stop=stop),
         updates=updates,
         seconds=seconds,
         gradients=gradients,

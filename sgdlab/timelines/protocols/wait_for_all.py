@@ -1,7 +1,8 @@
-"""Nobody waits, but an update needs everybody: Malenia SGD.
+"""Nobody waits for anybody, but an update needs everybody.
 
-Reference: Tyurin and Richtárik, "Optimal Time Complexities of Parallel Stochastic Optimization
-Methods Under a Fixed Computation Model", 2023.
+Ours, and no paper's: the classic sentence that the global update is made only when the gradients of
+all nodes have come, taken alone, without the barrier; so what a worker brings may be stale. Malenia
+SGD (`malenia`) needs everybody and averages by worker too, but uses fresh messages only.
 """
 
 from dataclasses import dataclass, field
