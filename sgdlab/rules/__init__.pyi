@@ -1,6 +1,5 @@
 from .compensation import (
     compensate_delay as compensate_delay,
-    gap_aware as gap_aware,
 )
 from .factory import (
     evaluation_params as evaluation_params,
@@ -8,8 +7,15 @@ from .factory import (
     make_rule as make_rule,
     make_schedule as make_schedule,
 )
+from .gap import (
+    gap_aware as gap_aware,
+)
+from .mixing import (
+    mix_models as mix_models,
+)
 from .staleness import (
     clip_by_delay as clip_by_delay,
+    divide_by_staleness as divide_by_staleness,
     drop_stale as drop_stale,
     hinge_staleness as hinge_staleness,
     scale_by_staleness as scale_by_staleness,

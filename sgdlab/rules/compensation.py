@@ -1,4 +1,4 @@
-"""Transforms that correct a message by how far the parameters have moved since it was read.
+"""Delay compensation: a message corrected to first order for how far the parameters have moved.
 
 `update` takes the current parameters and the keyword-only `stale_params`: a tree like them, the
 parameters at which the message was computed.
@@ -10,14 +10,13 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from sgdlab.rules.extras import moved, require
 from sgdlab.rules.sharing import shared
-from sgdlab.rules.staleness import require
 
 
 class MeanSquareState(NamedTuple):
-    """An average of g², shaped like the parameters, and the int32 count of messages in it."""
+    """MS, an average of g²: float32 or wider, shaped like the parameters, or `[N, …]`."""
 
-    count: jax.Array
     mean_square: optax.Updates
 
 
@@ -27,108 +26,74 @@ def compensate_delay(
     adaptive: bool = False,
     decay: float | jax.Array = 0.95,
     eps: float | jax.Array = 1e-7,
+    per_worker: bool = False,
+    num_workers: int | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """First-order delay compensation: g + λ·g⊙g⊙(w − w_read).
 
     g⊙g stands for the diagonal of the Hessian, so the sum approaches the gradient at w. λ is
-    constant, or λ₀/√(MS + ε) element-wise with MS ← m·MS + (1−m)g⊙g, MS₀ = 0.
+    constant, or λ₀/√(MS + ε) element-wise with MS ← m·MS + (1−m)g⊙g, MS₀ = 0, this message in it.
 
     Args:
       strength: λ, or λ₀ where `adaptive` (the paper used 0.04 and 2).
       adaptive: divide by the root of the mean square.
       decay: m in [0, 1), for `adaptive`.
       eps: ε > 0, for `adaptive`.
+      per_worker: an MS of each worker's own messages, as in the authors' code, in place of one over
+        all messages, as in the paper; for `adaptive`.
+      num_workers: N, for `per_worker`.
 
     Returns:
-      A transform; its state is empty, or holds MS where `adaptive`.
+      A transform; its state is empty, or a `MeanSquareState` where `adaptive`.
 
     Raises:
-      ValueError: in `update`, where no `stale_params` or no `params` is given.
+      ValueError: `per_worker` without `adaptive` or `num_workers`; in `update`, where no
+        `stale_params`, no `params` or, for `per_worker`, no `worker` is given.
 
     Reference:
       Zheng et al., "Asynchronous stochastic gradient descent with delay compensation", 2017
-      (DC-ASGD-c and DC-ASGD-a).
+      (DC-ASGD-c and DC-ASGD-a). `per_worker` is the MS of the code that the authors released for
+      Multiverso (`dcasgda_updater.h`), whose ε is 1e-7 too, and was 1e-10 before.
     """
+    if per_worker and not adaptive:
+        raise ValueError(
+            "compensate_delay: per_worker is of the mean square, which only adaptive has"
+        )
+    if per_worker and num_workers is None:
+        raise ValueError("compensate_delay: per_worker needs num_workers, how many there are")
+    workers = (num_workers,) if per_worker else ()
 
     def init(params):
-        return _init_mean_square(params) if adaptive else optax.EmptyState()
+        if not adaptive:
+            return optax.EmptyState()
+        return MeanSquareState(
+            jax.tree.map(lambda w: jnp.zeros((*workers, *w.shape), wide(w.dtype)), params)
+        )
 
-    def update(updates, state, params=None, *, stale_params=None, **extra_args):
+    def update(updates, state, params=None, *, stale_params=None, worker=None, **extra_args):
         del extra_args
-        moved = _moved("compensate_delay", params, stale_params)
+        gap = moved("compensate_delay", params, stale_params)
         if not adaptive:
             # g·(w − w_read) first: with no gap it is zero even where g² would overflow.
-            return jax.tree.map(lambda g, d: g + strength * g * d * g, updates, moved), state
-        state = _next_mean_square(state, updates, decay)
-        updates = jax.tree.map(
-            lambda g, d, s: g + strength / jnp.sqrt(s + eps) * g * d * g,
-            updates,
-            moved,
+            return jax.tree.map(lambda g, d: g + strength * g * d * g, updates, gap), state
+        who = require("compensate_delay", "worker", worker) if per_worker else ...
+        mean = jax.tree.map(
+            lambda s, g: decay * s[who] + (1 - decay) * jnp.square(g.astype(s.dtype)),
             state.mean_square,
+            updates,
         )
-        return updates, state
+        sent = jax.tree.map(
+            lambda g, d, s: g + (strength / jnp.sqrt(s + eps)).astype(g.dtype) * g * d * g,
+            updates,
+            gap,
+            mean,
+        )
+        kept = jax.tree.map(lambda s, new: s.at[who].set(new), state.mean_square, mean)
+        return sent, MeanSquareState(kept)
 
     return optax.GradientTransformationExtraArgs(init, update)
 
 
-@shared
-def gap_aware(
-    learning_rate: float | jax.Array,
-    decay: float | jax.Array = 0.999,
-    eps: float | jax.Array = 1e-8,
-) -> optax.GradientTransformationExtraArgs:
-    """Damping by the gap, element-wise: g / (1 + |w − w_read|/C), C = η√v̂ + ε.
-
-    v̂ is the debiased average of g² so far, this message included, so C is the size of a typical
-    step and |w − w_read|/C the number of such steps the parameters are away.
-
-    Args:
-      learning_rate: η > 0, the rule's largest learning rate.
-      decay: of the average of g², in [0, 1).
-      eps: ε > 0.
-
-    Returns:
-      A transform whose state holds the average of g² and its count.
-
-    Raises:
-      ValueError: in `update`, where no `stale_params` or no `params` is given.
-
-    Reference:
-      Barkai, Hakimi and Schuster, "Gap-aware mitigation of gradient staleness", 2020.
-    """
-
-    def update(updates, state, params=None, *, stale_params=None, **extra_args):
-        del extra_args
-        moved = _moved("gap_aware", params, stale_params)
-        state = _next_mean_square(state, updates, decay)
-        debias = 1.0 - decay ** state.count.astype(jnp.float32)
-        updates = jax.tree.map(
-            lambda g, d, s: (
-                g
-                / (1.0 + jnp.abs(d) / (learning_rate * jnp.sqrt(s / debias.astype(s.dtype)) + eps))
-            ),
-            updates,
-            moved,
-            state.mean_square,
-        )
-        return updates, state
-
-    return optax.GradientTransformationExtraArgs(_init_mean_square, update)
-
-
-def _moved(transform: str, params, stale_params):
-    """The tree w − w_read."""
-    if params is None:
-        raise ValueError(f"{transform} needs the current parameters: update(..., params, ...)")
-    return jax.tree.map(jnp.subtract, params, require(transform, "stale_params", stale_params))
-
-
-def _init_mean_square(params) -> MeanSquareState:
-    return MeanSquareState(jnp.zeros([], jnp.int32), optax.tree.zeros_like(params))
-
-
-def _next_mean_square(state: MeanSquareState, updates, decay) -> MeanSquareState:
-    return MeanSquareState(
-        state.count + 1,
-        optax.tree.update_moment(updates, state.mean_square, decay, order=2),
-    )
+def wide(dtype):
+    """float32 for a 16-bit float, in which a slow average stalls; the dtype itself otherwise."""
+    return jnp.promote_types(dtype, jnp.float32)

@@ -7,14 +7,22 @@ Names are ours (`table.RULES`, `table.TRANSFORMS`) or optax's (`table.OPTAX_RULE
 import difflib
 import inspect
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import optax
 import optax.contrib
 
-from sgdlab.rules import compensation, staleness, update_rules
-from sgdlab.rules.table import OPTAX_RULES, RULES, SCHEDULES, TRANSFORMS
+from sgdlab.rules import compensation, gap, mixing, staleness, update_rules
+from sgdlab.rules.fitting import check_fit
+from sgdlab.rules.table import OPTAX_RULES, RULE_FILLED, RULES, SCHEDULES, TRANSFORMS
+
+_TRANSFORMS = {
+    name: getattr(module, name)
+    for module in (staleness, compensation, gap, mixing)
+    for name in TRANSFORMS
+    if hasattr(module, name)
+}
 
 
 def make_rule(name: str, **hyperparameters: Any) -> optax.GradientTransformationExtraArgs:
@@ -45,12 +53,17 @@ def make_rule(name: str, **hyperparameters: Any) -> optax.GradientTransformation
 
 
 def make_receive(
-    transforms: Sequence[Mapping[str, Any]], **filled: Any
+    transforms: Sequence[Mapping[str, Any]],
+    *,
+    rule: Mapping[str, Any] | None = None,
+    **filled: Any,
 ) -> optax.GradientTransformationExtraArgs:
     """The chain of staleness-aware transforms that a list of `{name: ..., ...}` describes.
 
     Args:
       transforms: each with a `name` of `table.TRANSFORMS` and that transform's arguments.
+      rule: the rule beside them, its `name` and arguments as for `make_rule`; the transforms that
+        need its rate or momentum (`table.RULE_FILLED`) take them from it.
       **filled: what the runner knows of the cluster (`table.RUNNER_FILLED`); each goes to the
         transforms that have such an argument and were not given it.
 
@@ -58,9 +71,9 @@ def make_receive(
       The chain; the identity for an empty list.
 
     Raises:
-      ValueError: no such transform, or not an argument of it.
+      ValueError: no such transform, not an argument of it, or not for this rule.
     """
-    links = [_make_transform(filled=filled, **each) for each in transforms]
+    links = [_make_transform(rule=rule, filled=filled, **each) for each in transforms]
     return optax.chain(*links) if links else optax.with_extra_args_support(optax.identity())
 
 
@@ -127,13 +140,44 @@ def _from_optax(name: str) -> Callable[..., optax.GradientTransformation]:
 
 
 def _make_transform(
-    *, filled: Mapping[str, Any], name: str | None = None, **arguments: Any
+    *,
+    rule: Mapping[str, Any] | None,
+    filled: Mapping[str, Any],
+    name: str | None = None,
+    **arguments: Any,
 ) -> optax.GradientTransformation:
     if name not in TRANSFORMS:
         raise ValueError(f"transform {name!r} is unknown: {_allowed(name, TRANSFORMS)}")
-    function = getattr(staleness, name, None) or getattr(compensation, name)
     known = {key: value for key, value in filled.items() if key in TRANSFORMS[name]}
-    return _call("transform", name, function, {**known, **arguments})
+    if name in RULE_FILLED and rule is not None:
+        check_fit(name, rule)
+        known |= _find_step(**rule)
+    return _call("transform", name, _TRANSFORMS[name], {**known, **arguments})
+
+
+def _find_step(name: str, learning_rate: Any, decay: Any = None) -> dict[str, Any]:
+    """The rate η and the decay γ of a rule that steps by η times the velocity v ← γv + g."""
+    if _is_specification("learning_rate", learning_rate):
+        learning_rate = make_schedule(learning_rate)
+    if name == "sgd":
+        return {"learning_rate": learning_rate, "decay": 0.0}
+    decay = RULES[name]["decay"][1] if decay is None else decay
+    if name != "momentum":
+        return {"learning_rate": learning_rate, "decay": decay}
+    share = 1 - decay  # its velocity is an average
+    if callable(learning_rate):
+        return {"learning_rate": _Scaled(learning_rate, share), "decay": decay}
+    return {"learning_rate": learning_rate * share, "decay": decay}
+
+
+class _Scaled(NamedTuple):
+    """A schedule times a factor; it has no hash where the factor belongs to a trace."""
+
+    schedule: optax.Schedule
+    factor: Any
+
+    def __call__(self, count: jax.Array) -> Any:
+        return self.factor * self.schedule(count)
 
 
 def _call(kind: str, name: str, function: Callable, arguments: Mapping[str, Any]) -> Any:

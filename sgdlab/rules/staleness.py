@@ -6,12 +6,13 @@ receives messages one by one, the float32 mean over an update's messages inside 
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from sgdlab.rules.extras import as_float, require, scale
 from sgdlab.rules.sharing import shared
 
 
@@ -31,11 +32,28 @@ def scale_by_staleness(
       ValueError: in `update`, where no `staleness` is given.
 
     Reference:
-      Xie, Koyejo and Gupta, "Asynchronous federated optimization", 2019 (FedAsync, polynomial);
-      with a = 1 and for τ ≥ 1, Zhang, Gupta, Lian and Liu, "Staleness-aware async-SGD for
-      distributed deep learning", 2015, up to its counting τ from 1.
+      The polynomial weight of Xie, Koyejo and Gupta, "Asynchronous federated optimization", 2019
+      (FedAsync), on a gradient; FedAsync itself mixes models with it, as `mix_models` does.
     """
     return _weigh("scale_by_staleness", lambda tau: (1.0 + tau) ** -power)
+
+
+@shared
+def divide_by_staleness() -> optax.GradientTransformationExtraArgs:
+    """Learning rate over staleness: g/max(τ, 1), so that τ = 0 and τ = 1 have full weight.
+
+    Returns:
+      A transform without state.
+
+    Raises:
+      ValueError: in `update`, where no `staleness` is given.
+
+    Reference:
+      Zhang, Gupta, Lian and Liu, "Staleness-aware async-SGD for distributed deep learning", 2016,
+      whose τ is counted from 0; read in ElasticDL's parameter server, which cites it and divides by
+      max(τ, 1) too.
+    """
+    return _weigh("divide_by_staleness", lambda tau: 1.0 / jnp.maximum(tau, 1.0))
 
 
 @shared
@@ -55,7 +73,8 @@ def hinge_staleness(
       ValueError: in `update`, where no `staleness` is given.
 
     Reference:
-      Xie, Koyejo and Gupta, "Asynchronous federated optimization", 2019 (FedAsync, hinge).
+      The hinge weight of Xie, Koyejo and Gupta, "Asynchronous federated optimization", 2019
+      (FedAsync), on a gradient; behind `mix_models(power=0)` it is FedAsync's own.
     """
     return _weigh(
         "hinge_staleness",
@@ -124,7 +143,7 @@ class WorkerDelayState(NamedTuple):
 def scale_by_worker_delay(
     num_workers: int, power: float | jax.Array = 1.0
 ) -> optax.GradientTransformationExtraArgs:
-    """Polynomial decay in a worker's usual staleness: g·(1+mᵢ)^(−a).
+    """Polynomial decay in a worker's usual staleness: g·(1+mᵢ)^(−a). Ours, of no paper.
 
     mᵢ is the mean staleness of the messages of worker i so far, this one included: a slow worker
     gets a steady small weight where `scale_by_staleness` gives each message its own.
@@ -138,10 +157,6 @@ def scale_by_worker_delay(
 
     Raises:
       ValueError: in `update`, where no `staleness` or no `worker` is given.
-
-    Reference:
-      Zhang, Gupta, Lian and Liu, "Staleness-aware async-SGD for distributed deep learning", 2015,
-      with the worker's running mean in place of the message's own staleness.
     """
 
     def init(params):
@@ -152,37 +167,15 @@ def scale_by_worker_delay(
 
     def update(updates, state, params=None, *, staleness=None, worker=None, **extra_args):
         del params, extra_args
-        staleness = _as_float(require("scale_by_worker_delay", "staleness", staleness))
+        staleness = as_float(require("scale_by_worker_delay", "staleness", staleness))
         worker = require("scale_by_worker_delay", "worker", worker)
         messages = state.messages.at[worker].add(1)
         mean = state.mean_staleness[worker]
         mean = mean + (staleness - mean) / messages[worker].astype(jnp.float32)
-        updates = _scale(updates, (1.0 + mean) ** -power)
+        updates = scale(updates, (1.0 + mean) ** -power)
         return updates, WorkerDelayState(messages, state.mean_staleness.at[worker].set(mean))
 
     return optax.GradientTransformationExtraArgs(init, update)
-
-
-def require(transform: str, argument: str, value: Any) -> Any:
-    """`value`, or one line saying that `transform` misses an extra argument and who has it.
-
-    Args:
-      transform: the transform's public name.
-      argument: the extra argument's name.
-      value: what `update` was given.
-
-    Returns:
-      `value`, which is not None.
-
-    Raises:
-      ValueError: where `value` is None.
-    """
-    if value is None:
-        where = "receive, and in rule" + (
-            "" if argument == "staleness" else " where every update applies one message"
-        )
-        raise ValueError(f"{transform} needs {argument}=, which is available in {where}")
-    return value
 
 
 def _weigh(
@@ -192,7 +185,7 @@ def _weigh(
 
     def update(updates, state, params=None, *, staleness=None, **extra_args):
         del params, extra_args
-        return _scale(updates, weight(_as_float(require(name, "staleness", staleness)))), state
+        return scale(updates, weight(as_float(require(name, "staleness", staleness)))), state
 
     return optax.GradientTransformationExtraArgs(optax.init_empty_state, update)
 
@@ -200,15 +193,7 @@ def _weigh(
 def _drop_above(name: str, bound: float | jax.Array) -> optax.GradientTransformationExtraArgs:
     def update(updates, state, params=None, *, staleness=None, **extra_args):
         del params, extra_args
-        keep = _as_float(require(name, "staleness", staleness)) <= _as_float(bound)
+        keep = as_float(require(name, "staleness", staleness)) <= as_float(bound)
         return jax.tree.map(lambda g: jnp.where(keep, g, jnp.zeros_like(g)), updates), state
 
     return optax.GradientTransformationExtraArgs(optax.init_empty_state, update)
-
-
-def _as_float(scalar: float | jax.Array) -> jax.Array:
-    return jnp.asarray(scalar).astype(jnp.float32)
-
-
-def _scale(updates: optax.Updates, factor: jax.Array) -> optax.Updates:
-    return jax.tree.map(lambda g: g * factor.astype(g.dtype), updates)

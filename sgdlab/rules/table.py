@@ -18,7 +18,7 @@ from sgdlab.rules.optax_table import (
     Positive,
 )
 
-__all__ = ["OPTAX_RULES", "RULES", "RUNNER_FILLED", "SCHEDULES", "TRANSFORMS"]
+__all__ = ["OPTAX_RULES", "RULES", "RULE_FILLED", "RUNNER_FILLED", "SCHEDULES", "TRANSFORMS"]
 
 Wait: Any = Annotated[int, Ge(0)]
 Share: Any = Annotated[float, Gt(0), Lt(1)]
@@ -45,6 +45,7 @@ RULES: dict[str, dict[str, Argument]] = {
 
 TRANSFORMS: dict[str, dict[str, Argument]] = {
     "scale_by_staleness": {"power": (NonNegative, 1.0)},
+    "divide_by_staleness": {},
     "hinge_staleness": {"a": (NonNegative, 10.0), "b": (NonNegative, 4.0)},
     "clip_by_delay": {"concurrency": (Positive, ...), "drop": (bool, False)},
     "drop_stale": {"bound": (NonNegative, ...)},
@@ -53,11 +54,18 @@ TRANSFORMS: dict[str, dict[str, Argument]] = {
         "adaptive": (bool, False),
         "decay": (Decay, 0.95),
         "eps": (Positive, 1e-7),
+        "per_worker": (bool, False),
+        "num_workers": (Count | None, None),
     },
     "gap_aware": {
-        "learning_rate": (Positive, ...),
-        "decay": (Decay, 0.999),
+        "learning_rate": (LearningRate, ...),
+        "decay": (Decay, 0.0),
+        "average_decay": (Decay, 0.999),
         "eps": (Positive, 1e-8),
+    },
+    "mix_models": {
+        "alpha": (Annotated[float, Gt(0), Le(1)], 0.6),
+        "power": (NonNegative, 0.5),
     },
     "scale_by_worker_delay": {
         "num_workers": (Count, ...),
@@ -67,6 +75,8 @@ TRANSFORMS: dict[str, dict[str, Argument]] = {
 
 # The runner knows these from the cluster; a config may leave them out.
 RUNNER_FILLED: frozenset[str] = frozenset({"num_workers", "concurrency"})
+# These are the rule's; a config must leave them out.
+RULE_FILLED: dict[str, frozenset[str]] = {"gap_aware": frozenset({"learning_rate", "decay"})}
 
 _onecycle: dict[str, Argument] = {
     "transition_steps": (Count, ...),

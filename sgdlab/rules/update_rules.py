@@ -199,13 +199,15 @@ def adamw(
       b1: β₁ in [0, 1).
       b2: β₂ in [0, 1).
       eps: ε > 0, outside the root.
-      weight_decay: λ ≥ 0; it is multiplied by η.
+      weight_decay: λ ≥ 0; it is multiplied by η, as in optax and PyTorch.
 
     Returns:
       The rule, which needs `params`; its state holds m and s, shaped like the parameters, and t.
 
     Reference:
-      Loshchilov and Hutter, "Decoupled weight decay regularization", 2019, algorithm 2.
+      Loshchilov and Hutter, "Decoupled weight decay regularization", 2019. In their algorithm 2,
+      and in their code, λ is multiplied by the schedule alone, not by the learning rate α: their λ
+      is ours times α.
     """
     return optax.chain(
         optax.scale_by_adam(b1=b1, b2=b2, eps=eps),

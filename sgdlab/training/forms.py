@@ -18,6 +18,7 @@ from sgdlab.timelines import Timeline
 from sgdlab.timelines.early import count_first_readers, reads_in_turn
 from sgdlab.timelines.plan import Plan
 from sgdlab.training.program import Form
+from sgdlab.training.receiving import Receive, as_function
 from sgdlab.workers import WorkerProgram, gradient
 
 
@@ -47,19 +48,20 @@ def find_traits(
     make_rule: Callable,
     hyperparameters: tuple[str, ...],
     worker: WorkerProgram,
-    receive: optax.GradientTransformation,
+    receive: Receive,
     policy: Policy,
 ) -> Traits:
     """Trace the parts of a program, the rule with its hyperparameters by name."""
     params = jax.eval_shape(task.init, jax.random.key(0))
+    make_receive = as_function(receive)
     kept = jax.eval_shape(policy.cast_to_param, params)
     computed = jax.eval_shape(policy.cast_to_compute, kept)
     return Traits(
         params,
-        is_identity(receive, params),
+        is_identity(make_receive(**dict.fromkeys(hyperparameters, jnp.float32(0))), params),
         has_state(worker.init, params),
         reads_stale_params(make_rule, hyperparameters, params),
-        reads_stale_params(lambda: receive, (), params),
+        reads_stale_params(make_receive, hyperparameters, params),
         _count_bytes(computed) < _count_bytes(kept),
     )
 

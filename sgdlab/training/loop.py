@@ -41,7 +41,7 @@ def init_state(
     Returns:
       `(state, metrics)`.
     """
-    rule = program.make_rule(**member.hyperparameters)
+    program, rule = program.of(member), program.make_rule(**member.hyperparameters)
     with jax.numpy_dtype_promotion("standard"):
         rule_state, receive_state = rule.init(params), program.receive.init(params)
     shared = program.form in ("fused", "mapped")
@@ -78,7 +78,7 @@ def run_chunk(
     Returns:
       `(state, outputs)`.
     """
-    rule = program.make_rule(**member.hyperparameters)
+    program, rule = program.of(member), program.make_rule(**member.hyperparameters)
     capacity = chunk.write_slot.shape[0]
     step = Step(program, optax.with_extra_args_support(rule), chunk, draws, data)
 

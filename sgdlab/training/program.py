@@ -8,7 +8,7 @@ seeds, rates and timelines of equal shape share one compile.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -20,6 +20,7 @@ from sgdlab.training.batches import Shards
 from sgdlab.training.devices.collectives import Average
 from sgdlab.training.devices.mesh import replicated
 from sgdlab.training.devices.sharding import lay_out
+from sgdlab.training.receiving import Receive, as_function
 from sgdlab.workers import WorkerProgram
 
 Form = Literal["fused", "mapped", "single", "waves", "early", "walk"]
@@ -33,7 +34,8 @@ class Program:
       task: what is learned.
       make_rule: `make_rule(**hyperparameters)`, called inside the trace.
       worker: what a worker sends.
-      receive: what is done with each message before messages are averaged.
+      receive: what is done with each message before messages are averaged: a transform, or
+        `receive(**hyperparameters)`, called inside the trace.
       policy: dtypes.
       guard: leave non-finite messages out (`on_nonfinite="skip"`).
       form: "fused" (equal fresh messages are one gradient over the global batch), "mapped" (they
@@ -59,7 +61,7 @@ class Program:
     task: Task
     make_rule: Callable[..., optax.GradientTransformation]
     worker: WorkerProgram
-    receive: optax.GradientTransformation
+    receive: Receive
     policy: Policy
     guard: bool
     form: Form
@@ -76,6 +78,10 @@ class Program:
     average: Average | None = None
     width: int = 1
     microbatches: int = 1
+
+    def of(self, member: Member) -> Program:
+        """The program of one run, inside its trace: with its own `receive`."""
+        return replace(self, receive=as_function(self.receive)(**member.hyperparameters))
 
     def as_stored(self, params: Any) -> Any:
         """A version as a slot keeps it, before it is laid out."""

@@ -33,6 +33,7 @@ from sgdlab.training.forms import can_go_early, choose_form, common, find_traits
 from sgdlab.training.history import Histories, History, NumericalError
 from sgdlab.training.members import ChunkReport, Run, run_members
 from sgdlab.training.program import Data, FixedRule, Member, Program
+from sgdlab.training.receiving import Receive, check_receive
 from sgdlab.workers import WorkerProgram, gradient
 
 __all__ = ["ChunkReport", "replay", "replay_many"]
@@ -85,7 +86,7 @@ def replay_many(
     seeds: Sequence[int],
     hyperparameters: Mapping[str, Sequence[float]] | None = None,
     worker: WorkerProgram | None = None,
-    receive: optax.GradientTransformation | None = None,
+    receive: Receive | None = None,
     batch_size: int = 32,
     partition: Sequence[np.ndarray] | None = None,
     precision: Any = "float32",
@@ -118,7 +119,8 @@ def replay_many(
       seeds: ints in [0, 2³²).
       hyperparameters: argument of `make_rule` to the values to try.
       worker: what a worker sends; by default `workers.gradient()`.
-      receive: a transform that each message passes with its own staleness; by default none.
+      receive: a transform that each message passes with its own staleness, or a function that
+        makes one, `receive(**hyperparameters)`, as `make_rule` is; by default none.
       batch_size: rows of a minibatch.
       partition: one array of row numbers for each worker, or `None`: all sample all rows.
       precision: a policy, or its name or string.
@@ -226,7 +228,7 @@ def prepare(
     seeds: Sequence[int],
     hyperparameters: Mapping[str, Sequence[float]] | None = None,
     worker: WorkerProgram | None = None,
-    receive: optax.GradientTransformation | None = None,
+    receive: Receive | None = None,
     batch_size: int = 32,
     partition: Sequence[np.ndarray] | None = None,
     precision: Any = "float32",
@@ -266,6 +268,7 @@ def prepare(
     if mesh is not None and width > 1:
         raise ValueError(f"width: {width} on a mesh; allowed: 1, its devices share each gradient")
     plans = [plan(each, include_dropped=stateful, width=width) for each in timelines]
+    check_receive(receive, make_rule, _points(hyperparameters or {}), plans, traits.params)
     form = choose_form(task, worker, traits, stateful, timelines, plans)
     if form == "single" and not measures and can_go_early(traits, stateful, timelines):
         on_cpu = jax.default_backend() == "cpu"  # elsewhere a branch waits for the device

@@ -9,6 +9,7 @@ from hypothesis import given, settings, strategies as st
 
 from sgdlab.rules import (
     clip_by_delay,
+    divide_by_staleness,
     drop_stale,
     hinge_staleness,
     make_receive,
@@ -30,6 +31,7 @@ WEIGHTS = {
     ),
     "clipped": (clip_by_delay(6.5), lambda tau: min(1.0, 6.5 / tau) if tau else 1.0),
     "dropped": (clip_by_delay(6.5, drop=True), lambda tau: float(tau <= 6.5)),
+    "divided": (divide_by_staleness(), lambda tau: 1 / max(tau, 1)),
     "bounded": (drop_stale(3), lambda tau: float(tau <= 3)),
 }
 

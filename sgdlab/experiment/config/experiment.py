@@ -22,6 +22,7 @@ from sgdlab.experiment.reading.files import make_error
 from sgdlab.experiment.reading.parsing import MAX_BYTES, parse
 from sgdlab.experiment.reading.paths import Path, apply_overrides
 from sgdlab.experiment.reading.problems import Problem, explain, wrong_kind
+from sgdlab.rules.fitting import check_fit
 from sgdlab.rules.table import RULES
 from sgdlab.timelines import PROTOCOLS, Cluster, TimelineError
 
@@ -199,6 +200,8 @@ def check(raw: Mapping[str, Any]) -> tuple[Config | None, list[Problem]]:
     except ValidationError as error:
         problems = explain(error, Config)
     problems += _check_choices(raw)
+    if config is not None:
+        problems += _check_receive(config)
     if not any(path[0] in ("cluster", "protocol") for path, _ in problems):
         problems += _check_cluster(raw)
     return (None if problems else config), problems
@@ -233,6 +236,17 @@ def _check_choices(raw: Mapping[str, Any]) -> list[Problem]:
             which = "both" if "at_least" in goal else "none"
             allows = _one(["at_least", "at_most"])
             problems.append(((key,), f"{which} given; allowed: {allows}"))
+    return problems
+
+
+def _check_receive(config: Config) -> list[Problem]:
+    """Transforms that don't fit the rule beside them."""
+    problems: list[Problem] = []
+    for index, link in enumerate(config.receive):
+        try:
+            check_fit(link.name, config.rule.model_dump())
+        except ValueError as error:
+            problems.append((("receive", str(index)), str(error)))
     return problems
 
 

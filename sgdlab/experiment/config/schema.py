@@ -7,7 +7,7 @@ protocol or compute-time model is known here as soon as it has its row. Nothing 
 from typing import Annotated, Any, Literal
 
 from annotated_types import MinLen
-from pydantic import AfterValidator, Field, create_model
+from pydantic import AfterValidator, BeforeValidator, Field, create_model
 
 from sgdlab.experiment.claims.vocabulary import CLAIM, TAG, Claim
 from sgdlab.experiment.config.notebook import show_config
@@ -22,7 +22,14 @@ from sgdlab.experiment.reading.unions import (
     tagged,
 )
 from sgdlab.precision.table import LOSS_SCALES, ROUNDINGS, check_policy
-from sgdlab.rules.table import OPTAX_RULES, RULES, RUNNER_FILLED, SCHEDULES, TRANSFORMS
+from sgdlab.rules.table import (
+    OPTAX_RULES,
+    RULE_FILLED,
+    RULES,
+    RUNNER_FILLED,
+    SCHEDULES,
+    TRANSFORMS,
+)
 from sgdlab.tasks.table import PARTITIONS, TASKS
 from sgdlab.timelines import COMPUTE_MODELS, PROTOCOLS, Cluster, Failures, Network, Stragglers
 from sgdlab.timelines.arguments import Count, Positive, Seed
@@ -42,14 +49,22 @@ def _schedules() -> Any:
 
 
 def _fillable(rows: Any) -> Any:
-    """Arguments that the runner knows from the cluster may be left out."""
+    """Arguments that the runner knows may be left out of a config, those of the rule must be."""
+
+    def fill(name: str, key: str, hint: Any, value: Any) -> tuple[Any, Any]:
+        if key in RULE_FILLED.get(name, ()):
+            return Annotated[None, BeforeValidator(_refuse_own)], None
+        return (hint | None, None) if key in RUNNER_FILLED else (hint, value)
+
     return {
-        name: {
-            key: (hint | None, None) if key in RUNNER_FILLED else (hint, value)
-            for key, (hint, value) in row.items()
-        }
+        name: {key: fill(name, key, *argument) for key, argument in row.items()}
         for name, row in rows.items()
     }
+
+
+def _refuse_own(value: Any) -> None:
+    if value is not None:
+        raise ValueError("it is the rule's, and taken from there; allowed: none of its own")
 
 
 SCHEDULE = _schedules()

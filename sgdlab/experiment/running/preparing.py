@@ -68,7 +68,7 @@ def _build(point: Point, timelines: tuple[Timeline, ...], workshop: Workshop) ->
     workshop.task(config)
     workshop.partition(config, timelines[0].num_workers)
     workshop.rule(config, point.mapped)(**point.mapped)
-    workshop.receive(config, timelines[0])
+    workshop.receive(config, point.mapped, timelines[0])
     workshop.loss_scale(config)
     computes = workshop.worker(config).gradients_per_message
     for timeline in timelines:
@@ -77,7 +77,8 @@ def _build(point: Point, timelines: tuple[Timeline, ...], workshop: Workshop) ->
             raise ValueError(
                 f"protocol: messages of {found} gradients; allowed: {computes}, as the worker sends"
             )
-    if config.devices != Devices():  # what can't be spread is found where the program is chosen
+    # What can't be spread, or mixed, is found where the program is chosen.
+    if config.devices != Devices() or any(link.name == "mix_models" for link in config.receive):
         points = {name: [value] for name, value in point.mapped.items()}
         replaying.prepare(
             **workshop.arguments(config, point.mapped, timelines), hyperparameters=points

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -14,6 +15,7 @@ from sgdlab import precision, rules, tasks, training, workers
 from sgdlab.experiment.config.building import draw_timelines
 from sgdlab.experiment.config.schema import Config
 from sgdlab.experiment.running.environment import hash_data
+from sgdlab.rules.table import RULE_FILLED
 from sgdlab.timelines import Timeline
 from sgdlab.training.devices.sharding import LOGICAL_AXES
 
@@ -85,8 +87,8 @@ class Workshop:
         key = [name, arguments, sorted(mapped), rounding and rounding.model_dump()]
         return self._once("rule", key, lambda: make_rule)
 
-    def receive(self, config: Config, timeline: Timeline) -> Any:
-        """The chain that every message passes; what depends on the cluster is filled in."""
+    def receive(self, config: Config, mapped: Mapping[str, float], timeline: Timeline) -> Any:
+        """What every message passes; what depends on the cluster or the rule is filled in."""
         links = [
             {key: value for key, value in link.model_dump().items() if value is not None}
             for link in config.receive
@@ -94,7 +96,15 @@ class Workshop:
         # The mean number of busy workers: N where nobody ever waits.
         busy = max(1.0, float(timeline.utilisation().sum()))
         filled = {"num_workers": timeline.num_workers, "concurrency": busy}
-        return self._once("receive", [links, filled], lambda: rules.make_receive(links, **filled))
+        if not any(link["name"] in RULE_FILLED for link in links):
+            make = functools.partial(rules.make_receive, links, **filled)
+            return self._once("receive", [links, filled], make)
+        rule = {k: v for k, v in config.rule.model_dump().items() if k not in mapped}
+
+        def make_receive(**hyperparameters: Any) -> Any:
+            return rules.make_receive(links, rule={**rule, **hyperparameters}, **filled)
+
+        return self._once("receive", [links, filled, rule, sorted(mapped)], lambda: make_receive)
 
     def worker(self, config: Config) -> workers.WorkerProgram:
         """The worker program."""
@@ -136,7 +146,7 @@ class Workshop:
             "timeline": timelines,
             "seeds": config.run_seeds,
             "worker": self.worker(config),
-            "receive": self.receive(config, timelines[0]),
+            "receive": self.receive(config, mapped, timelines[0]),
             "batch_size": config.worker.arguments()["batch_size"],
             "partition": self.partition(config, timelines[0].num_workers),
             "precision": config.precision.policy,

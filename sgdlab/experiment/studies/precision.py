@@ -139,7 +139,7 @@ class _Study:
         return {
             "hyperparameters": {name: [value] for name, value in self.point.mapped.items()},
             "worker": workshop.worker(config),
-            "receive": workshop.receive(config, self.timelines[0]),
+            "receive": workshop.receive(config, self.point.mapped, self.timelines[0]),
             "batch_size": config.worker.arguments()["batch_size"],
             "partition": workshop.partition(config, self.timelines[0].num_workers),
             "precision": config.precision.policy,
