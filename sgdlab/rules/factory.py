@@ -173,7 +173,7 @@ def _find_step(name: str, learning_rate: Any, decay: Any = None) -> dict[str, An
 class _Scaled(NamedTuple):
     """A schedule times a factor; it has no hash where the factor belongs to a trace."""
 
-    schedule: optax.Schedule
+    schedule: Callable[..., Any]
     factor: Any
 
     def __call__(self, count: jax.Array) -> Any:

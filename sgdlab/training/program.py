@@ -20,7 +20,7 @@ from sgdlab.training.batches import Shards
 from sgdlab.training.devices.collectives import Average
 from sgdlab.training.devices.mesh import replicated
 from sgdlab.training.devices.sharding import lay_out
-from sgdlab.training.receiving import Receive, as_function
+from sgdlab.training.receiving import as_function
 from sgdlab.workers import WorkerProgram
 
 Form = Literal["fused", "mapped", "single", "waves", "early", "walk"]
@@ -61,7 +61,7 @@ class Program:
     task: Task
     make_rule: Callable[..., optax.GradientTransformation]
     worker: WorkerProgram
-    receive: Receive
+    receive: Any
     policy: Policy
     guard: bool
     form: Form
