@@ -171,6 +171,7 @@ def _make_and_report(
 ) -> None:
     """Make a run, and its report, which one that did not come through has too."""
     from sgdlab.experiment import IncompleteError, prepare_backend
+    from sgdlab.experiment.folders.edges import describe_edges
     from sgdlab.experiment.running import hosts
     from sgdlab.experiment.terminal.display import Bar, print_frame
     from sgdlab.experiment.terminal.verdicts import print_claims
@@ -189,6 +190,8 @@ def _make_and_report(
     page = write_report([made], made.path / "report.html")
     if not quiet:
         print_frame(made.table())
+        for line in describe_edges(made.members):
+            print(line)
         print_claims(made.claims)
     print(page)
     if failure is not None:

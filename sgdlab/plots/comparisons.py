@@ -25,11 +25,12 @@ def comparison(
     from_zero: bool = True,
     log: bool = False,
 ) -> Figure:
-    """A row per member: a dot per replicate, a bar at the median.
+    """A row per member: a dot per replicate, a bar at the median of all replicates.
 
     Args:
       labels: names, one per row.
-      values: per row `[S]` float; what is not finite stands in a column of its own at the right.
+      values: per row `[S]` float; what is not finite stands in a column of its own at the right,
+        and counts in the median: −inf below all others, inf and NaN above.
       x_label: name and unit of the values.
       colours: index of each row's category; by default its place.
       missing: heads the column of values that are not finite.
@@ -45,9 +46,9 @@ def comparison(
     finite = [np.asarray(v, float)[np.isfinite(v)] for v in values]
     lost = [len(given) - len(here) for here, given in zip(finite, values, strict=True)]
     low, high = _range(np.concatenate(finite), from_zero, log)
-    for row, (label, here) in enumerate(zip(labels, finite, strict=True)):
+    for row, (label, given) in enumerate(zip(labels, values, strict=True)):
         category = row if colours is None else colours[row]
-        _draw_row(axes, row, here, theme.series_colour(category))
+        _draw_row(axes, row, np.asarray(given, float), theme.series_colour(category))
         style = {"va": "center", "fontsize": theme.TEXT, "color": theme.INK, "parse_math": False}
         level = axes.get_yaxis_transform()
         axes.text(0, row - 0.22, theme.shorten(label), transform=level, **style)
@@ -96,12 +97,15 @@ def _draw_column(axes: Axes, name: str, lost: Sequence[int], replicates: Sequenc
 def _draw_row(axes: Axes, row: int, values: np.ndarray, colour: str) -> None:
     level = row + 0.25
     axes.axhline(level, color=theme.RULE, linewidth=0.8, zorder=0)
-    if not len(values):
+    here = values[np.isfinite(values)]
+    if not len(here):
         return
-    axes.plot([values.min(), values.max()], [level, level], color=colour, linewidth=1.2, alpha=0.6)
+    axes.plot([here.min(), here.max()], [level, level], color=colour, linewidth=1.2, alpha=0.6)
     style = {"color": colour, "alpha": 0.5, "markersize": 5.5, "markeredgewidth": 0}
-    axes.plot(values, np.full(len(values), level), "o", clip_on=False, **style)
-    axes.plot(np.median(values), level, "|", color=colour, markersize=10, markeredgewidth=2.4)
+    axes.plot(here, np.full(len(here), level), "o", clip_on=False, **style)
+    middle = np.median(np.where(np.isnan(values), np.inf, values))
+    if np.isfinite(middle):
+        axes.plot(middle, level, "|", color=colour, markersize=10, markeredgewidth=2.4)
 
 
 def utilisation(

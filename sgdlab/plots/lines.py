@@ -25,7 +25,7 @@ class Series:
       label: its name in the legend; "" leaves it out.
       x: `[K]` float, increasing.
       y: `[S, K]` float, a row per replicate (a seed, a draw of the clocks); `[K]` is one replicate.
-        NaN where a replicate has no value.
+        NaN where a value is not known, inf or −inf where it is lost, above or below all.
       colour: index of its category, which sets colour and dashes; by default its place in the list.
       faint: draw it thin and pale, without band and legend: context for the others.
     """
@@ -41,23 +41,27 @@ def band(y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Low edge, median and high edge over replicates.
 
     The edges are the smallest and the largest value of fewer than ten replicates, else the 10th and
-    the 90th percentile, of the finite values; the median is NaN unless more than half are finite.
+    the 90th percentile, and reach no further than finite values do. The median is of all
+    replicates, the lost ones above or below all others; it is NaN where half of them or more are
+    lost, or where the value of one is not known.
 
     Args:
-      y: `[S, K]` float.
+      y: `[S, K]` float; inf and −inf are lost, NaN is not known.
 
     Returns:
       Three `[K]` float64 arrays; NaN where nothing is known.
     """
-    y = np.where(np.isfinite(y), y, np.nan).astype(float)
-    known = np.isfinite(y).sum(axis=0)
+    y = np.asarray(y, float)
+    finite = np.isfinite(y)
+    known = finite.sum(axis=0)
     low, middle, high = (np.full(y.shape[1], np.nan) for _ in range(3))
-    some = known > 0
+    half = 2 * known > len(y)
+    middle[half] = np.median(y[:, half], axis=0)
+    some, here = y[:, known > 0], finite[:, known > 0]
+    least = np.min(some, axis=0, where=here, initial=np.inf)
+    most = np.max(some, axis=0, where=here, initial=-np.inf)
     edges = (0, 100) if len(y) < 10 else (10, 90)
-    low[some], middle[some], high[some] = np.nanpercentile(
-        y[:, some], (edges[0], 50, edges[1]), axis=0
-    )
-    middle[2 * known <= len(y)] = np.nan
+    low[known > 0], high[known > 0] = np.nanpercentile(np.clip(some, least, most), edges, axis=0)
     return low, middle, high
 
 

@@ -15,7 +15,8 @@ from sgdlab.plots import theme
 from sgdlab.plots.lines import Series, add_legend, legend_height
 
 _HEIGHT = 180.0
-_CROSSES, _NAME = 7.0, 20.0  # heights in points: a row of crosses, the strip's name
+_CROSSES, _NAME = 9.0, 20.0  # heights in points: a row of crosses, the strip's name
+_PALE = 0.45  # of dots, and of crosses where the median is finite
 _DIGIT = 5.9  # width of a digit of a tick label in points
 
 
@@ -31,8 +32,10 @@ def sweep(
     """A result against a numeric axis of a sweep: the median as a line, replicates as dots.
 
     Args:
-      series: a line each; x `[K]` are the values of the axis, y `[S, K]` the results of replicates.
-        Where the median is not finite a cross stands in a strip above the axes, and the line ends.
+      series: a line each; x `[K]` are the values of the axis, y `[S, K]` the results of
+        replicates: inf or −inf of one that is lost, NaN where there is none. Where some are lost a
+        cross stands in a strip above the axes, and how many they are; it is pale where the median
+        of all, the lost ones among them, is finite still. Where it is not the line ends.
       x_label, y_label: names and units.
       log_x, log_y: logarithmic axes.
       missing: names the strip.
@@ -42,7 +45,7 @@ def sweep(
     """
     labels = [theme.shorten(item.label) for item in series if item.label]
     colours = [index if item.colour is None else item.colour for index, item in enumerate(series)]
-    absent = [index for index, item in enumerate(series) if _lost(item).any()]
+    absent = [index for index, item in enumerate(series) if _count_lost(item).any()]
     strip = _CROSSES * len(absent) + _NAME if absent else 0.0
     top = legend_height(labels) + 27 + strip
     figure = theme.new_figure(top + _HEIGHT + 38)
@@ -69,20 +72,26 @@ def sweep(
     return figure
 
 
-def _lost(item: Series) -> np.ndarray:
-    """`[K]` bool: where half of the replicates or more have no finite value."""
+def _count_lost(item: Series) -> np.ndarray:
+    """`[K]` how many replicates are lost."""
+    return np.isinf(np.atleast_2d(item.y)).sum(axis=0)
+
+
+def _middle(item: Series) -> np.ndarray:
+    """`[K]` the median of all replicates; NaN where it is not finite, or there is none."""
     y = np.atleast_2d(item.y)
-    return 2 * np.isfinite(y).sum(axis=0) <= len(y)
+    columns = [column[~np.isnan(column)] for column in y.T]
+    found = np.array([np.median(column) if len(column) else np.nan for column in columns])
+    return np.where(np.isfinite(found), found, np.nan)
 
 
 def _draw_points(axes: Axes, item: Series, offset: float, colour: str) -> None:
     """Neighbouring series are moved apart by a few points, so that dots don't hide one another."""
     shift = ScaledTranslation(offset / 72, 0, theme.figure_of(axes).dpi_scale_trans)
-    y, lost = np.atleast_2d(item.y), _lost(item)
+    y, middle = np.atleast_2d(item.y), _middle(item)
     known = np.where(np.isfinite(y), y, np.nan)
-    middle = np.where(lost, np.nan, np.median(np.where(np.isfinite(y), y, np.inf), axis=0))
     style = {"color": colour, "transform": axes.transData + shift}
-    dots = {"markersize": 3.6, "alpha": 0.45, "markeredgewidth": 0}
+    dots = {"markersize": 3.6, "alpha": _PALE, "markeredgewidth": 0}
     places = np.broadcast_to(item.x, y.shape).ravel()
     axes.plot(places, known.ravel(), "o", **dots, **style)
     axes.update_datalim(np.stack([places, known.ravel()], axis=1))
@@ -93,12 +102,21 @@ def _draw_points(axes: Axes, item: Series, offset: float, colour: str) -> None:
 
 
 def _draw_crosses(axes: Axes, item: Series, row: int, colour: str) -> None:
-    """Above the axes, in a row of the series' own: where it has no median."""
+    """Above the axes, in a row of the series' own: where replicates are lost, and how many."""
     up = ScaledTranslation(0, (6 + _CROSSES * row) / 72, theme.figure_of(axes).dpi_scale_trans)
-    lost = _lost(item)
+    lost, no_median = _count_lost(item), np.isnan(_middle(item))
     style = {"markersize": 5, "markeredgewidth": 1.4, "clip_on": False, "color": colour}
     above = axes.get_xaxis_transform() + up
-    axes.plot(item.x[lost], np.ones(lost.sum()), "x", transform=above, **style)
+    for places, alpha in (((lost > 0) & no_median, 1.0), ((lost > 0) & ~no_median, _PALE)):
+        if places.any():
+            ones = np.ones(places.sum())
+            axes.plot(item.x[places], ones, "x", transform=above, alpha=alpha, **style)
+    every = (~np.isnan(np.atleast_2d(item.y))).sum(axis=0)
+    beside = above + ScaledTranslation(4 / 72, 0, theme.figure_of(axes).dpi_scale_trans)
+    text = {"fontsize": theme.SMALL, "color": colour, "va": "center", "clip_on": False}
+    for x, count, of in zip(item.x, lost, every, strict=True):
+        if 0 < count < of:
+            axes.text(x, 1.0, f"{count}/{of}", transform=beside, **text)
 
 
 def _mark_places(axes: Axes, places: np.ndarray) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from sgdlab import plots
+from sgdlab.experiment.folders.edges import describe_edges
 from sgdlab.experiment.folders.folder import write_file
 from sgdlab.report import claims, clocks, datasets, figures, outcomes, tables
 from sgdlab.report.answer import answer
@@ -100,7 +101,9 @@ def _count(numbers: set[int], noun: str) -> str:
 
 
 def _sections(runs: Sequence[Run], comparison: Comparison) -> Iterator[Markup]:
-    yield tag("section", tag("h2", "Result"), answer(comparison), tables.headline(comparison))
+    edges = [tag("p", line, class_="edge") for run in runs for line in describe_edges(run.members)]
+    table = tables.headline(comparison)
+    yield tag("section", tag("h2", "Result"), answer(comparison), *edges, table)
     if any(run.claims for run in runs):
         yield tag("section", tag("h2", "Claims"), claims.claims(runs))
     yield _gallery("How it went", [*outcomes.outcomes(comparison), *figures.progress(comparison)])

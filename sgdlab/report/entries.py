@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from sgdlab.experiment.claims.measuring import directions_of
+from sgdlab.statistics import Direction, headline, read_times, standing, with_worst
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -65,8 +67,7 @@ class Entry:
     @cached_property
     def times(self) -> np.ndarray:
         """`[R]` float64, seconds to the goal per replicate; inf where it was never reached."""
-        times = _numbers(self.member.summary.get("time_to_target"))
-        return np.where(np.isnan(times), math.inf, times)
+        return read_times(_numbers(self.member.summary.get("time_to_target")))
 
     @cached_property
     def replicates(self) -> dict[tuple[int, int], pd.DataFrame]:
@@ -82,9 +83,15 @@ class Entry:
             for draw, seed in pairs
         }
 
+    @property
+    def directions(self) -> Mapping[str, Direction]:
+        """Which way each metric improves."""
+        return directions_of(self.member)
+
     def final(self, metric: str) -> np.ndarray:
-        """`[R]` float64, the last value of a metric per replicate; NaN where there is none."""
-        return _numbers((self.member.summary.get("final") or {}).get(metric))
+        """`[R]` float64, the last value of a metric per replicate; the worst where it diverged."""
+        given = (self.member.summary.get("final") or {}).get(metric)
+        return with_worst(_numbers(given), metric, self.directions)
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,7 +102,7 @@ class Comparison:
       entries: the members, in the order of their runs.
       axes: paths that tell members apart, those of the sweep and "run".
       numeric: the path of the axis that figures are drawn against, where members are many.
-      metric: what is compared first: accuracy if there is one, the goal's metric, else the loss.
+      metric: what is compared first: one that goes up if there is one, the goal's, else the loss.
       goal: what time is measured to, where all members share it.
     """
 
@@ -121,24 +128,16 @@ class Comparison:
         return min(entries, key=self.rank)
 
     def rank(self, entry: Entry) -> tuple[float, float]:
-        """Smaller is better."""
-        time = float(np.median(entry.times)) if len(entry.times) else math.inf
-        final = entry.final(self.metric)
-        value = float(np.median(final)) if len(final) else math.nan
-        value = value if counts_downward(self.metric) else -value
-        return time, value if math.isfinite(value) else math.inf
+        """Smaller is better: the time to the goal, then how near to it, or how good, it ended."""
+        metric = self.goal.metric if self.goal else self.metric
+        return standing(entry.times, entry.final(metric), metric, entry.directions)
 
 
 def _numbers(values: object) -> np.ndarray:
     """`[R]` float64 of a list read from a file; NaN stands for what is no number."""
     given = values if isinstance(values, list | tuple) else []
-    known = [v if isinstance(v, int | float) else math.nan for v in given]
+    known = [v if isinstance(v, int | float) else np.nan for v in given]
     return np.asarray(known, float)
-
-
-def counts_downward(metric: str) -> bool:
-    """Whether less of a metric is better."""
-    return any(word in metric for word in ("loss", "perplexity", "distance", "error", "bits"))
 
 
 def compare(runs: Sequence[Run]) -> Comparison:
@@ -276,6 +275,6 @@ def show(value: Any) -> str:
 def _metric(entries: Sequence[Entry], goal: Goal | None) -> str:
     known = [set(e.member.evaluations.columns) for e in entries if not e.member.evaluations.empty]
     common = set.intersection(*known) if known else set()
-    if "accuracy" in common:
-        return "accuracy"
-    return goal.metric if goal and goal.metric in common else "loss"
+    first = [str(name) for name in entries[0].member.evaluations if name in common]
+    shown = headline(first, entries[0].directions)
+    return goal.metric if shown == "loss" and goal and goal.metric in common else shown

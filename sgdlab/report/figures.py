@@ -10,7 +10,8 @@ import numpy as np
 
 from sgdlab import plots
 from sgdlab.plots import Series
-from sgdlab.report.entries import Comparison, Entry, counts_downward
+from sgdlab.report.entries import Comparison, Entry
+from sgdlab.statistics import with_worst
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -19,6 +20,8 @@ MAX_GROUPS = 8
 """More groups than this are left to the table."""
 WIDE = 30.0
 """Values that are as many times apart need a logarithmic axis."""
+ENDED = ("done", "aborted")
+"""The status of a member whose replicates have all come to an end."""
 _CLOCKS = {"time": "simulated seconds", "update": "updates"}
 
 
@@ -56,7 +59,7 @@ def _curves(comparison: Comparison, entries: Sequence[Entry], metric: str, clock
     ]
     goal = comparison.goal
     rows = [y for _, y in lines.values()]
-    if goal and goal.metric == metric == "accuracy":
+    if goal and goal.metric == metric and goal.upward:
         y_limits = _near_target(rows, goal.value)
     log_x = clock == "update" and spread([x[-1] for x, _ in lines.values() if len(x)]) > 12
     figure = plots.curves(
@@ -70,10 +73,13 @@ def _curves(comparison: Comparison, entries: Sequence[Entry], metric: str, clock
     )
     replicates = max(len(entry.replicates) for entry in entries)
     caption = f"{capital(plots.band_name(replicates))}."
+    if any(entry.member.status not in ENDED for entry in entries):
+        caption += " Some have not ended: a line goes as far as all of its replicates that began."
     if any(item.faint for item in series):
         caption += " Strong: the best member of each group; pale: the others."
     if y_limits:
-        cut = f"below {y_limits[0]:.2g}" if metric == "accuracy" else f"above {y_limits[1]:.3g}"
+        below = not all(goes_down(entry, metric) for entry in entries)
+        cut = f"below {y_limits[0]:.2g}" if below else f"above {y_limits[1]:.3g}"
         caption += f" Values {cut} are cut off."
     title = f"{capital(metric)} against {_CLOCKS[clock]}"
     return Exhibit(figure, title, caption, "evaluations")
@@ -84,7 +90,9 @@ def _line(entry: Entry, clock: str, metric: str, log: bool) -> tuple[np.ndarray,
         [table[name].to_numpy(float) for table in entry.replicates.values()]
         for name in (clock, metric)
     )
-    return plots.resample(places, values, log=log)
+    lost = float(with_worst(np.nan, metric, entry.directions))
+    ended = entry.member.status in ENDED
+    return plots.resample(places, values, log=log, lost=lost, ended=ended)
 
 
 def _shown(comparison: Comparison) -> set[Entry]:
@@ -109,13 +117,18 @@ def spread(values: Sequence[float] | np.ndarray) -> float:
 def _vertical(entries: Sequence[Entry], metric: str) -> tuple[bool, tuple[float, float] | None]:
     """Whether the axis is logarithmic, and its range where a diverged run would set it."""
     values = _evaluated(entries, metric)
-    if not len(values) or not counts_downward(metric):
+    if not len(values) or not all(goes_down(entry, metric) for entry in entries):
         return False, None
     top = ceiling(entries, metric)
     low, high = float(values.min()), float(values.max())
     log = low > 0 and min(high, top) / low > WIDE
     bottom = 0.8 * low if log else min(low, 0.0)
     return log, (bottom, top) if high > top else None
+
+
+def goes_down(entry: Entry, metric: str) -> bool:
+    """Whether less of a metric is better, as its task says."""
+    return bool(with_worst(np.nan, metric, entry.directions) == np.inf)
 
 
 def _evaluated(entries: Sequence[Entry], metric: str, end: int | None = None) -> np.ndarray:
@@ -130,7 +143,8 @@ def ceiling(entries: Sequence[Entry], metric: str) -> float:
 
     Or twice the median of all evaluations, where runs start so low that most rise above that.
     """
-    if not counts_downward(metric) or not len(values := _evaluated(entries, metric)):
+    falls = all(goes_down(entry, metric) for entry in entries)
+    if not falls or not len(values := _evaluated(entries, metric)):
         return np.inf
     starts = _evaluated(entries, metric, end=1)
     level = max(starts.max(initial=0.0), np.median(values))
@@ -138,11 +152,11 @@ def ceiling(entries: Sequence[Entry], metric: str) -> float:
 
 
 def _near_target(rows: Sequence[np.ndarray], target: float) -> tuple[float, float] | None:
-    """The range of an accuracy in which lines cross a target close to 1, if there is more."""
+    """The range of what ends at 1 in which lines cross a target close to it, if there is more."""
     finite = np.concatenate([y[np.isfinite(y)] for y in rows])
     bottom = target - 6 * (1 - target)
     above = sum(bool((y >= bottom).any()) for y in rows) == len(rows)
-    if not len(finite) or target >= 1 or not above or bottom <= finite.min():
+    if not len(finite) or target >= 1 or finite.max() > 1 or not above or bottom <= finite.min():
         return None
     return bottom, 1.0 + 0.02 * (1 - bottom)
 

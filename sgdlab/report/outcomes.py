@@ -9,10 +9,11 @@ import numpy as np
 
 from sgdlab import plots
 from sgdlab.plots import Series
-from sgdlab.report.entries import Comparison, Entry, counts_downward, short_names
-from sgdlab.report.figures import MAX_GROUPS, WIDE, Exhibit, ceiling, spread
+from sgdlab.report.entries import Comparison, Entry, short_names
+from sgdlab.report.figures import MAX_GROUPS, WIDE, Exhibit, ceiling, goes_down, spread
 
 MAX_ROWS = 24
+_LOST = {"never": "never got there", "diverged": "diverged"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,7 +22,7 @@ class _Result:
 
     Attributes:
       title, unit: what it is.
-      values: per member `[S]` float; not finite where there is no number.
+      values: per member `[S]` float; inf or −inf, the worst there is, where there is no number.
       missing: why there is none.
       log: whether it needs a logarithmic axis.
       from_zero: whether ratios count.
@@ -43,9 +44,9 @@ def outcomes(comparison: Comparison) -> Iterator[Exhibit]:
     if len(entries) < 2:
         return
     draw = _against if comparison.numeric else _rows
-    if comparison.goal and all(len(entry.times) for entry in entries):
+    if comparison.goal and any(len(entry.times) for entry in entries):
         yield draw(comparison, _times(comparison))
-    if all(len(entry.final(comparison.metric)) for entry in entries):
+    if any(len(entry.final(comparison.metric)) for entry in entries):
         yield draw(comparison, _finals(comparison))
 
 
@@ -61,9 +62,10 @@ def _finals(comparison: Comparison) -> _Result:
     metric = comparison.metric
     top = ceiling(comparison.entries, metric)
     given = {entry: entry.final(metric) for entry in comparison.entries}
-    values = {entry: np.where(value > top, np.inf, value) for entry, value in given.items()}
+    values = {e: np.where(np.isnan(v) | (v > top), np.inf, v) for e, v in given.items()}
     known = _finite(values)
-    log = counts_downward(metric) and bool((known > 0).all()) and spread(known) > WIDE
+    falls = all(goes_down(entry, metric) for entry in comparison.entries)
+    log = falls and bool((known > 0).all()) and spread(known) > WIDE
     far = bool((_finite(given) > top).any())
     remark = f" Diverged: not finite, or above {top:.3g}." if far else ""
     title, unit = f"Final {metric}", f"{metric} at the end"
@@ -94,10 +96,20 @@ def _against(comparison: Comparison, result: _Result) -> Exhibit:
         log_y=result.log,
         missing=result.missing,
     )
-    caption = f"Dots: replicates; line: their median.{result.remark}"
+    caption = f"Dots: replicates; line: their median. {_crosses(result)}{result.remark}".rstrip()
     if len(chosen) < len(ranked):
         caption += f" The best {len(chosen)} of {len(ranked)} groups."
     return Exhibit(figure, f"{result.title} against {name}", caption, "outcomes")
+
+
+def _crosses(result: _Result) -> str:
+    """What crosses stand for, where there are any."""
+    if not any(np.isinf(values).any() for values in result.values.values()):
+        return ""
+    return (
+        f"Crosses: replicates that {_LOST[result.missing]}, how many of how many; in the median "
+        "they count as the worst. Pale where it is finite still."
+    )
 
 
 def _series(group: str, entries: Sequence[Entry], result: _Result) -> Series:
@@ -112,7 +124,8 @@ def _series(group: str, entries: Sequence[Entry], result: _Result) -> Series:
 
 def _rows(comparison: Comparison, result: _Result) -> Exhibit:
     """A row per member, the best first."""
-    entries = sorted(comparison.entries, key=comparison.rank)[:MAX_ROWS]
+    known = [entry for entry in comparison.entries if len(result.values[entry])]
+    entries = sorted(known, key=comparison.rank)[:MAX_ROWS]
     figure = plots.comparison(
         [entry.label for entry in entries],
         [result.values[entry] for entry in entries],
@@ -123,6 +136,8 @@ def _rows(comparison: Comparison, result: _Result) -> Exhibit:
         log=result.log,
     )
     caption = f"Dots: replicates; upright bar: their median.{result.remark}"
-    if len(entries) < len(comparison.entries):
-        caption += f" The best {len(entries)} of {len(comparison.entries)} members."
+    if len(entries) < len(known):
+        caption += f" The best {len(entries)} of {len(known)} members."
+    if len(known) < len(comparison.entries):
+        caption += f" {len(comparison.entries) - len(known)} more have not come to an end."
     return Exhibit(figure, result.title, caption, "outcomes")

@@ -160,7 +160,7 @@ def _seconds(value: float, form: str) -> str:
 
 
 def _spreads(rows: Sequence[np.ndarray]) -> list[Cell]:
-    """Mean ± standard deviation over replicates; what is not finite is counted, not averaged."""
+    """Mean ± standard deviation over replicates; where one diverged, how many, and the others'."""
     means = [float(row[np.isfinite(row)].mean()) for row in rows if np.isfinite(row).any()]
     form = column_format(means)
     return [_spread(row, form) for row in rows]
@@ -169,14 +169,16 @@ def _spreads(rows: Sequence[np.ndarray]) -> list[Cell]:
 def _spread(values: np.ndarray, form: str) -> Cell:
     finite = values[np.isfinite(values)]
     lost = len(values) - len(finite)
-    note = tag("small", f" {lost} of {len(values)} diverged") if lost else ""
     if not len(finite):
         return Cell("diverged" if lost else "–", math.inf)
     mean = float(finite.mean())
     text = figure(mean, form)
     if len(finite) > 1:
         text += f" ± {deviation(float(finite.std(ddof=1)), form)}"
-    return Cell(Markup(escape(text) + escape(note)), mean)
+    if not lost:
+        return Cell(text, mean)
+    rest = tag("small", f" (the other {len(finite)}: {text})")
+    return Cell(Markup(escape(f"{lost} of {len(values)} diverged") + rest), math.inf)
 
 
 def _measures(entries: Sequence[Entry]) -> list[Column]:

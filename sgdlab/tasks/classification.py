@@ -70,7 +70,16 @@ def classifier(
     loss = RowLoss(measure, summarise)
     # Op by op, Flax would compile the whole forward pass for nothing.
     init = jax.jit(pure.init)
-    return Task(name, init, loss, train, test, labels=train["label"], metadata=facts)
+    return Task(
+        name,
+        init,
+        loss,
+        train,
+        test,
+        labels=train["label"],
+        metadata=facts,
+        directions={"accuracy": "up"},
+    )
 
 
 def digits(

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from sgdlab.statistics import Direction, check_directions
 from sgdlab.tasks.tracing import draws
 
 Params = Any
@@ -65,6 +66,11 @@ class Task:
       logical_axes: a tree like the parameters, each leaf a tuple with a name (or `None`) for each
         of the parameter's axes, by which a mesh splits them; `None` where none has a name.
       metadata: JSON-serialisable facts, such as where the data came from and its SHA-256.
+      directions: "up" or "down" by metric: whether more of it is better, or less. The loss goes
+        down and need not be named. A metric without one is shown and never ranked.
+
+    Raises:
+      ValueError: a direction is neither, or the loss goes up.
     """
 
     name: str
@@ -75,6 +81,10 @@ class Task:
     labels: np.ndarray | None = None
     logical_axes: Any = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    directions: Mapping[str, Direction] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_directions(self.directions)
 
     @functools.cached_property
     def needs_key(self) -> bool:

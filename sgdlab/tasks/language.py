@@ -136,6 +136,7 @@ def language_model(
         labels=(np.arange(len(train)) * PARTS // len(train)).astype(np.int32),
         logical_axes=logical_axes(jax.eval_shape(init, jax.random.key(0))),
         metadata=metadata or {},
+        directions={"accuracy": "up", "perplexity": "down", "bits_per_byte": "down"},
     )
 
 

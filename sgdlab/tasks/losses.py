@@ -22,7 +22,8 @@ class Measures(NamedTuple):
 
     Attributes:
       loss: `[…]` float32, nats.
-      right: `[…]` bool, whether the largest logit is the label's.
+      right: `[…]` bool, whether the largest logit is the label's; never where one is NaN, since
+        there is no largest then.
     """
 
     loss: jax.Array
@@ -38,7 +39,8 @@ def measure_logits(logits: jax.Array, labels: jax.Array) -> Measures:
     """
     logits, labels = at_least_float32(logits), jnp.asarray(labels)
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-    return Measures(losses, jnp.argmax(logits, -1).astype(labels.dtype) == labels)
+    right = jnp.argmax(logits, -1).astype(labels.dtype) == labels
+    return Measures(losses, right & ~jnp.isnan(jnp.max(logits, -1)))
 
 
 def means(rows: Measures) -> tuple[jax.Array, jax.Array]:

@@ -68,6 +68,7 @@ def quadratic(
         test={"target": rows},
         labels=None if targets is None else np.arange(len(rows), dtype=np.int32),
         metadata={"dimensions": len(start_), "noise": float(noise)},
+        directions={"distance": "down"},
     )
 
 

@@ -70,13 +70,22 @@ def logistic(
     facts = {"source": data.source, "classes": classes, "rows": len(train["label"])}
     facts["sha256"] = fingerprint(train)
     loss = RowLoss(measure, summarise)
-    return Task("logistic", init, loss, train, test, labels=train["label"], metadata=facts)
+    return Task(
+        "logistic",
+        init,
+        loss,
+        train,
+        test,
+        labels=train["label"],
+        metadata=facts,
+        directions={"accuracy": "up", "cross_entropy": "down"},
+    )
 
 
 def _binary(logits, label):
     z = logits[:, 0]
     losses = optax.sigmoid_binary_cross_entropy(z, label.astype(z.dtype))
-    return Measures(losses, (z > 0) == (label > 0))
+    return Measures(losses, ((z > 0) == (label > 0)) & ~jnp.isnan(z))
 
 
 def _standardise(train, test):

@@ -8,6 +8,8 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from annotated_types import Ge, Gt, Lt
 
+from sgdlab.statistics import Direction
+
 Row: TypeAlias = dict[str, tuple[Any, Any]]
 Count: TypeAlias = Annotated[int, Ge(1)]
 NonNegative: TypeAlias = Annotated[float, Ge(0)]
@@ -58,14 +60,15 @@ TASKS: dict[str, Row] = {
     },
 }
 
-METRICS: dict[str, tuple[str, ...]] = {
-    "quadratic": ("loss", "distance"),
-    "logistic": ("loss", "accuracy", "cross_entropy"),
-    "digits": ("loss", "accuracy"),
-    "images": ("loss", "accuracy"),
-    "text": ("loss", "accuracy", "perplexity", "bits_per_byte"),
+_CLASSES: dict[str, Direction] = {"loss": "down", "accuracy": "up"}
+METRICS: dict[str, dict[str, Direction]] = {
+    "quadratic": {"loss": "down", "distance": "down"},
+    "logistic": {**_CLASSES, "cross_entropy": "down"},
+    "digits": _CLASSES,
+    "images": _CLASSES,
+    "text": {**_CLASSES, "perplexity": "down", "bits_per_byte": "down"},
 }
-"""What an evaluation gives, where it is known before the task is made."""
+"""What an evaluation gives, and which way it improves, known before the task is made."""
 
 PARTITIONS: dict[str, Row] = {
     "iid": {},

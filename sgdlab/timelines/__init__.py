@@ -23,6 +23,7 @@ from sgdlab.timelines.compute import (
 )
 from sgdlab.timelines.engine import Engine, Horizon, simulate
 from sgdlab.timelines.failures import Failures
+from sgdlab.timelines.measures import head
 from sgdlab.timelines.network import Network
 from sgdlab.timelines.plan import Plan, plan
 from sgdlab.timelines.policy import Gathering, Policy
@@ -77,6 +78,7 @@ __all__ = [
     "fixed_delay",
     "from_trace",
     "gamma",
+    "head",
     "k_async",
     "k_batch_async",
     "k_batch_sync",

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import NamedTuple
 
 import numpy as np
 
-from sgdlab.timelines.timeline import CANCELLED, DROPPED, Timeline
+from sgdlab.timelines.timeline import CANCELLED, DROPPED, IN_FLIGHT, Timeline
 
 
 class Discarded(NamedTuple):
@@ -19,6 +20,37 @@ class Discarded(NamedTuple):
 
     seconds: float
     share: float
+
+
+def head(timeline: Timeline, updates: int) -> Timeline:
+    """A timeline up to one of its updates: what had begun by then.
+
+    Args:
+      timeline: any timeline.
+      updates: how many of them, from the first on; the timeline ends with the last of them.
+
+    Returns:
+      A `Timeline`, the whole one where it has no more. Messages that only later updates use are in
+      flight.
+    """
+    if updates >= timeline.num_updates:
+        return timeline
+    end = float(timeline.apply_time[updates - 1]) if updates else 0.0
+    begun = (timeline.start_time <= end) & (timeline.read_version <= updates)
+    columns = {
+        name: getattr(timeline, name)[begun]
+        for name in ("worker", "read_version", "start_time", "compute_end", "arrival_time")
+    }
+    update, last = timeline.update[begun], timeline.last_update[begun]
+    later = update >= updates
+    return dataclasses.replace(
+        timeline,
+        **columns,
+        update=np.where(later, IN_FLIGHT, update),
+        last_update=np.where(later, IN_FLIGHT, np.minimum(last, updates - 1)),
+        apply_time=timeline.apply_time[:updates],
+        metadata={**timeline.metadata, "seconds": end},
+    )
 
 
 def participation(timeline: Timeline) -> np.ndarray:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 import pandas as pd
+
+from sgdlab.statistics import Direction, direction_of, headline, time_to, with_worst
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -34,7 +36,8 @@ class History:
       staleness: `[T]` float32, mean staleness in each update.
       time: `[T]` float64, simulated seconds at each update.
       evaluations: a row for version 0 and for the end of each chunk: `update` (how many had been
-        made), `time`, `loss` and the task's metrics, all on held-out data.
+        made), `time`, `loss` and the task's metrics, all on held-out data. The last row of a run
+        that was stopped by a value that is not finite is NaN: nothing is known of it.
       params: the final parameters.
       skipped: `[T]` int32, non-finite messages that each update left out.
       measures: name to `[T]` float32, the mean over each update's messages of what was asked for:
@@ -44,6 +47,8 @@ class History:
       error: `None`, or in one line what stopped the run: where a value was not finite.
       loss_scale: the final loss scale, its leaves `[N]` where every worker has its own.
       member: seed, index of the timeline, and hyperparameters of this run.
+      directions: whether each metric improves "up" or "down", as the task declares; the loss goes
+        down.
     """
 
     loss: np.ndarray
@@ -57,6 +62,7 @@ class History:
     error: str | None = None
     loss_scale: Any = None
     member: dict[str, Any] = field(default_factory=dict)
+    directions: Mapping[str, Direction] = field(default_factory=dict)
 
     def to_dataframe(self) -> pd.DataFrame:
         """A row per update: update, time, loss, staleness, skipped, and the measures."""
@@ -75,19 +81,24 @@ class History:
         """Simulated seconds until an evaluation first reaches the target.
 
         Args:
-          metric: a column of `evaluations`. Losses, perplexities and distances count downward.
-          target: the value to reach.
+          metric: a column of `evaluations`, of which the task says whether it goes up or down.
+          target: the value to reach: from below where the metric goes up, else from above.
 
         Returns:
           Seconds; `inf` if it was never reached.
 
         Raises:
-          ValueError: no such metric.
+          ValueError: no such metric, or the task declares no direction for it.
         """
-        return time_to(self.evaluations, metric, target)
+        if metric not in self.evaluations:
+            raise ValueError(f"metric {metric!r} is unknown; this run has {_listed(self)}")
+        up = direction_of(metric, self.directions) == "up"
+        times, values = self.evaluations["time"], self.evaluations[metric]
+        bound = {"at_least" if up else "at_most": target}
+        return time_to(times, values, metric, self.directions, **bound)
 
     def plot(self, metric: str | None = None) -> Figure:
-        """The metric (accuracy where there is one, else the loss) against simulated time."""
+        """A metric (the first that goes up, else the loss) against simulated time."""
         return Histories([self]).plot(metric)
 
     def _repr_html_(self) -> str:
@@ -127,10 +138,11 @@ class Histories(Sequence[History]):
         )
 
     def plot(self, metric: str | None = None) -> Figure:
-        """The metric against simulated time, seeds and timelines as a band."""
+        """A metric against simulated time, seeds and timelines as a band; as `History.plot`."""
         from sgdlab import plots
 
-        metric = metric or _headline(self[0].evaluations)
+        metric = metric or headline(_metrics(self[0]), self[0].directions)
+        worst = float(with_worst(np.nan, metric, self[0].directions))
         groups: dict[str, list[History]] = {}
         for history in self:
             groups.setdefault(_label(history.member), []).append(history)
@@ -140,6 +152,7 @@ class Histories(Sequence[History]):
                 *plots.resample(
                     [h.evaluations["time"].to_numpy() for h in runs],
                     [h.evaluations[metric].to_numpy() for h in runs],
+                    lost=worst,
                 ),
             )
             for label, runs in groups.items()
@@ -151,25 +164,12 @@ class Histories(Sequence[History]):
         return pd.concat(rows).to_html(index=False)
 
 
-def counts_downward(metric: str) -> bool:
-    """Whether less of a metric is better: losses, perplexities, errors and distances."""
-    names = ("loss", "perplexity", "distance", "error", "bits_per_byte")
-    return any(name in metric for name in names)
+def _metrics(history: History) -> list[str]:
+    return [str(name) for name in history.evaluations if name not in ("update", "time")]
 
 
-def time_to(evaluations: pd.DataFrame, metric: str, target: float) -> float:
-    """See `History.time_to`."""
-    if metric not in evaluations:
-        known = ", ".join(c for c in evaluations.columns if c not in ("update", "time"))
-        raise ValueError(f"metric {metric!r} is unknown; this run has {known}")
-    values = evaluations[metric].to_numpy()
-    reached = values <= target if counts_downward(metric) else values >= target
-    times = evaluations["time"].to_numpy()[reached]
-    return float(times[0]) if len(times) else float("inf")
-
-
-def _headline(evaluations: pd.DataFrame) -> str:
-    return "accuracy" if "accuracy" in evaluations else "loss"
+def _listed(history: History) -> str:
+    return ", ".join(_metrics(history))
 
 
 def _label(member: dict[str, Any]) -> str:

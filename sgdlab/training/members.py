@@ -93,7 +93,7 @@ def run_members(
         loss_scale=loss_scale,
         every=every,
         evaluate_every=evaluate_every,
-        watch=Watch(program.guard, _paths(program), stop, callback),
+        watch=Watch(program.guard, _paths(program), program.task.directions, stop, callback),
         capacity=capacity,
         compiling=threading.Lock(),
         cancelled=threading.Event(),
@@ -146,10 +146,10 @@ def _run_batch(job: _Job, runs: Sequence[Run]) -> list[History]:
         records.report(0, None, unstack(metrics, len(runs)))
     pending, first_call = None, job.compiling
 
-    def collect(last: int, chunk: Chunk, outputs: Any) -> None:
+    def collect(last: int, chunk: Chunk, outputs: Any, error: str | None = None) -> None:
         if keeper is not None:
             keeper.expect(last)
-        records.collect(last, chunk, outputs)
+        records.collect(last, chunk, outputs, error=error)
 
     for last, chunk in _cut(job, timeline, plan, made):
         if job.cancelled.is_set() or records.done:
@@ -169,10 +169,8 @@ def _run_batch(job: _Job, runs: Sequence[Run]) -> list[History]:
             collect(*pending)
         pending, made = (last, chunk, outputs), last
         if nan is not None:
-            collect(*pending)
+            collect(*pending, error=f"before update {last}: {nan}")
             pending = None
-            first = records.each[0]
-            first.error, first.done = f"before update {last}: {nan}", True
             break
         due = keeper is not None and keeper.is_due(last, job.every)
         if job.watch.stop is not None or due:

@@ -15,6 +15,7 @@ import jax
 import numpy as np
 import pandas as pd
 
+from sgdlab.statistics import Direction, first_reaching
 from sgdlab.training.history import History
 from sgdlab.training.program import Outputs
 
@@ -50,6 +51,7 @@ class Watch:
     Attributes:
       guard: whether the program leaves out what is not finite, so that it ends no member.
       paths: the name of each parameter, as in `dense/kernel`.
+      directions: which way each metric improves, as the task declares.
       stop: the metric that ends a member, and at which value; None: none does.
       callback: told of each chunk.
       reporting: held meanwhile, since members come from several threads.
@@ -57,6 +59,7 @@ class Watch:
 
     guard: bool
     paths: tuple[str, ...]
+    directions: Mapping[str, Direction]
     stop: Mapping[str, Any] | None
     callback: Callable[[ChunkReport], None] | None
     reporting: threading.Lock = field(default_factory=threading.Lock)
@@ -65,8 +68,8 @@ class Watch:
 class Record:
     """What one member has brought so far."""
 
-    def __init__(self, run: Run) -> None:
-        self.run = run
+    def __init__(self, run: Run, directions: Mapping[str, Direction]) -> None:
+        self.run, self._directions = run, directions
         self.updates: list[dict[str, Any]] = []
         self.rows: list[dict[str, Any]] = []
         self.error: str | None = None
@@ -96,6 +99,7 @@ class Record:
             measures=updates,
             error=self.error,
             member=self.run.point,
+            directions=dict(self._directions),
         )
 
 
@@ -107,7 +111,7 @@ class Records:
     """
 
     def __init__(self, runs: Sequence[Run], watch: Watch) -> None:
-        self.each = [Record(run) for run in runs]
+        self.each = [Record(run, watch.directions) for run in runs]
         self._watch = watch
 
     @property
@@ -115,8 +119,8 @@ class Records:
         """Whether every member has ended."""
         return all(record.done for record in self.each)
 
-    def collect(self, last: int, chunk: Any, outputs: Outputs) -> None:
-        """Fetch a chunk's outputs and give each member its own."""
+    def collect(self, last: int, chunk: Any, outputs: Outputs, *, error: str | None = None) -> None:
+        """Fetch a chunk's outputs and give each member its own; `error` is what ended the first."""
         count, evaluated = int(chunk.num_updates), bool(chunk.evaluate)
         fetched = unstack(jax.device_get(outputs), len(self.each))
         for record, output in zip(self.each, fetched, strict=True):
@@ -126,7 +130,12 @@ class Records:
             if not self._watch.guard:
                 record.error = _find_nonfinite(self._watch.paths, output, last - count, count)
                 record.done = record.error is not None
-        metrics = [output.metrics if evaluated else None for output in fetched]
+        if error is not None:
+            self.each[0].error, self.each[0].done = error, True
+        metrics = [
+            _held_out(record, output, evaluated)
+            for record, output in zip(self.each, fetched, strict=True)
+        ]
         with np.errstate(all="ignore"):
             losses = [_mean(output.updates["loss"][:count]) for output in fetched]
         self.report(last, losses, metrics)
@@ -142,7 +151,7 @@ class Records:
             row = {"update": last, "time": time, **{k: float(v) for k, v in values.items()}}
             record.rows.append(row)
             fresh.append({"member": record.run.index, **row})
-            record.done = record.done or _has_reached(self._watch.stop, row)
+            record.done = record.done or _has_reached(self._watch, row)
         if self._watch.callback is None:
             return
         losses = np.full(len(self.each), np.nan) if losses is None else np.asarray(losses)
@@ -176,14 +185,26 @@ def _mean(losses: np.ndarray) -> float:
     return float(np.mean(losses)) if len(losses) else np.nan
 
 
-def _has_reached(stop: Mapping[str, Any] | None, row: dict[str, Any]) -> bool:
+def _held_out(record: Record, output: Outputs, evaluated: bool) -> dict[str, Any] | None:
+    """What a chunk's end gives on held-out data; of a member that failed, nothing is a number.
+
+    Parameters that are not finite still have an accuracy: that of the class which a comparison
+    with NaN happens to name.
+    """
+    if record.error is not None:
+        return dict.fromkeys(output.metrics, np.nan)
+    return output.metrics if evaluated else None
+
+
+def _has_reached(watch: Watch, row: dict[str, Any]) -> bool:
+    stop = watch.stop
     if stop is None:
         return False
     if stop["metric"] not in row:
         known = ", ".join(name for name in row if name not in ("update", "time"))
         raise ValueError(f"stop: metric {stop['metric']!r} is unknown; this task has {known}")
-    value = row[stop["metric"]]
-    return value >= stop["at_least"] if "at_least" in stop else value <= stop["at_most"]
+    metric, bound = stop["metric"], {key: stop[key] for key in stop if key != "metric"}
+    return first_reaching([row[metric]], metric, watch.directions, **bound) is not None
 
 
 def _find_nonfinite(paths: Sequence[str], output: Outputs, first: int, count: int) -> str | None:

@@ -440,3 +440,37 @@ def test_figures_show_themselves_without_pyplot():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["True", "False"]
+
+
+def crosses_of(y):
+    axes = plots.sweep([plots.Series("a", np.array([1.0, 2.0]), y)], x_label="", y_label="").axes[0]
+    found = [line for line in axes.lines if line.get_marker() == "x"]
+    return {x: line.get_alpha() for line in found for x in line.get_xdata()}, axes
+
+
+def test_a_lost_replicate_is_drawn_where_the_median_is_finite():
+    y = np.array([[1.0, 5.0], [2.0, 6.0], [4.0, 7.0], [np.inf, 8.0]])
+    crosses, axes = crosses_of(y)
+    assert list(crosses) == [1.0]
+    assert crosses[1.0] < 1
+    assert "1/4" in texts(axes.figure)
+    (median,) = (line for line in axes.lines if line.get_marker() == "_")
+    np.testing.assert_array_equal(median.get_ydata(), [3.0, 6.5])  # (2 + 4) / 2, (6 + 7) / 2
+
+
+def test_what_is_lost_downwards_is_below_in_the_median():
+    _, axes = crosses_of(np.array([[1.0, 5.0], [2.0, 6.0], [4.0, 7.0], [-np.inf, 8.0]]))
+    (median,) = (line for line in axes.lines if line.get_marker() == "_")
+    np.testing.assert_array_equal(median.get_ydata(), [1.5, 6.5])
+
+
+def test_a_place_without_replicates_is_not_one_that_lost_them():
+    crosses, _ = crosses_of(np.array([[1.0, np.nan], [2.0, np.nan]]))
+    assert crosses == {}
+
+
+def test_the_bar_of_a_row_counts_what_is_lost():
+    values = [np.array([1.0, 2.0, 4.0, np.inf]), np.array([1.0, np.inf, np.inf])]
+    figure = plots.comparison(["a", "b"], values, x_label="seconds")
+    bars = [line.get_xdata()[0] for line in figure.axes[0].lines if line.get_marker() == "|"]
+    assert bars == [3.0]

@@ -32,6 +32,17 @@ def test_what_is_not_finite_is_unknown():
     np.testing.assert_array_equal(y[0], [1, np.nan, np.nan])
 
 
+def test_what_is_lost_is_the_worst_from_the_first_place_that_is_not_finite():
+    _, y = resample([[0, 1, 2], [1, 4]], [[1, np.nan, np.nan], [3, 3]], lost=-np.inf)
+    np.testing.assert_array_equal(y, [[1, -np.inf, -np.inf, -np.inf], [np.nan, 3, 3, 3]])
+
+
+def test_a_replicate_that_has_not_ended_has_no_value_after_its_last():
+    places, values = [[0, 1], [0, 1], [0, 4]], [[3, 2], [3, np.nan], [3, 1]]
+    _, y = resample(places, values, lost=np.inf, ended=False)
+    np.testing.assert_array_equal(y[:, 1:], [[2, np.nan], [np.inf, np.inf], [2.5, 1]])
+
+
 def test_a_long_grid_is_thinned_to_its_ends():
     x, y = resample([np.arange(1000)], [np.arange(1000)], max_points=50)
     assert (len(x), x[0], x[-1]) == (50, 0, 999)

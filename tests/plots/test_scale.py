@@ -55,5 +55,25 @@ def test_the_band_of_many_replicates_runs_from_the_10th_to_the_90th_percentile()
 
 
 def test_the_median_needs_more_than_half_of_the_replicates():
-    _, middle, _ = band(np.array([[1.0, 1.0], [np.nan, 2.0], [np.inf, np.nan]]))
-    np.testing.assert_array_equal(middle, [np.nan, 1.5])
+    _, middle, _ = band(np.array([[1.0, 1.0], [np.inf, 2.0], [np.inf, 4.0]]))
+    np.testing.assert_array_equal(middle, [np.nan, 2.0])
+
+
+def test_the_median_of_the_band_counts_lost_replicates_as_the_worst():
+    y = np.array([[1.0], [2.0], [4.0], [np.inf]])
+    low, middle, high = band(y)
+    assert (low[0], middle[0], high[0]) == (1, 3, 4)
+    low, middle, high = band(-y)
+    assert (low[0], middle[0], high[0]) == (-4, -3, -1)
+
+
+def test_a_value_that_is_not_known_leaves_the_median_unknown():
+    low, middle, high = band(np.array([[1.0], [2.0], [np.nan]]))
+    assert (low[0], high[0]) == (1, 2)
+    assert np.isnan(middle[0])
+
+
+def test_the_edges_of_a_band_of_many_count_the_lost_ones_as_far_as_values_reach():
+    y = np.append(np.arange(10.0), np.inf)[:, None]
+    low, middle, high = band(y)
+    np.testing.assert_allclose((low[0], middle[0], high[0]), (1, 5, 9))

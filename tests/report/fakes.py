@@ -94,6 +94,7 @@ def member(point, protocol, *, rate=0.1, seeds=4, draws=2, label=None, goal=0.95
     final = {m: [float(t[m].iloc[-1]) for t in tables] for m in ("loss", "accuracy")}
     first = clocks[0]
     summary = {
+        "directions": {"accuracy": "up"},
         "time_to_target": [None if math.isnan(t) else float(t) for t in times] if goal else [],
         "final": final,
         "mean_staleness": float(first.staleness[first.update >= 0].mean()),

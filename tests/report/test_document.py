@@ -17,6 +17,7 @@ import yaml
 from sgdlab.experiment import Judgement
 from sgdlab.report import build_report, document, write_report
 from sgdlab.report.entries import compare
+from sgdlab.report.ranking import race
 from tests.report import fakes
 
 SMALL = {"seeds": 1, "draws": 1, "workers": 4, "seconds": 20.0}
@@ -310,19 +311,66 @@ def answer_of(**times):
     )
 
 
+TIE = "A tie is what a paired bootstrap over seeds and clocks doesn't tell apart."
+
+
 @pytest.mark.parametrize(
     ("window", "said"),
     [
-        (10.0, "asynchronous and window both after 10 s."),
-        (10.001, "asynchronous and window both after 10 s."),
-        (15.0, "asynchronous after 10 s. Within its spread of 9 s to 20 s: window after 15 s."),
-        (30.0, "asynchronous after 10 s. Later: window after 30 s (3×)."),
-        (None, "asynchronous after 10 s. Not in half of the replicates: window."),
+        ([10.0] * 3, f"asynchronous after 10 s and window after 10 s, a tie. {TIE}"),
+        ([15.0] * 3, f"asynchronous after 10 s and window after 15 s, a tie. {TIE}"),
+        # 30 s is later than each of the three, and so than every median of three of them
+        ([30.0] * 3, "asynchronous after 10 s. Later: window after 30 s (3×)."),
+        # one replicate in three that got there first is in two of the other's place too often
+        ([8.0, 30.0, 30.0], f"asynchronous after 10 s and window after 30 s, a tie. {TIE}"),
+        # paired: each is later by a tenth than what ran with the same seed
+        ([9.9, 11.0, 22.0], "asynchronous after 10 s. Later: window after 11 s (1.1×)."),
+        ([None] * 3, "asynchronous after 10 s. Not in half of the replicates: window."),
+        (
+            [8.0, None, None],
+            "asynchronous after 10 s and window (not in half of its replicates), a tie. " + TIE,
+        ),
     ],
 )
 def test_the_answer_tells_a_tie_from_a_lead(window, said):
-    found = answer_of(asynchronous=[9.0, 10.0, 20.0], window=[window] * 3)
+    found = answer_of(asynchronous=[9.0, 10.0, 20.0], window=window)
     assert found == f"First to accuracy ≥ 0.95: {said}"
+
+
+def test_what_comes_later_ties_too():
+    found = answer_of(synchronous=[1.0] * 4, window=[2.0, 4.2] * 2, asynchronous=[3.0] * 4)
+    assert found == (
+        "First to accuracy ≥ 0.95: synchronous after 1 s. "
+        f"Later: asynchronous after 3 s (3×) and window after 3.1 s (3.1×), a tie. {TIE}"
+    )
+
+
+def test_one_replicate_each_tells_nothing_of_luck():
+    found = answer_of(synchronous=[1.0], window=[2.0])
+    assert found.endswith("One replicate each: how much of it is luck is not known.")
+
+
+def test_a_member_that_never_ran_is_not_one_that_never_got_there():
+    found = answer_of(synchronous=[1.0, 1.0], window=[])
+    assert found == "First to accuracy ≥ 0.95: synchronous after 1 s. Not run to the end: window."
+
+
+def test_a_group_is_as_fast_as_its_best_rate_in_each_resample():
+    """Either rate of the window gets there once in two; together they do with every seed."""
+    times = {0.1: [5.0, 50.0], 0.2: [50.0, 5.0]}
+    rates = [(name, rate) for name in ("window", "synchronous") for rate in np.arange(1, 6) / 10]
+    members = []
+    for name, rate in rates:
+        point = {"protocol.name": name, "rule.learning_rate": float(rate)}
+        members.append(fakes.member(point, name, seeds=2, draws=1, workers=4, seconds=20.0))
+        slow = [60.0, 60.0] if name == "window" else [20.0, 20.0]
+        members[-1].summary["time_to_target"] = times.get(rate, slow) if name == "window" else slow
+    first, *rest = race(compare([fakes.run(members)]))
+    # of the seeds' four pairs, two have a median of 5 s at one rate or the other
+    window = next(each for tier in (first, *rest) for each in tier if each.entry.group == "window")
+    assert set(window.resampled) == {5.0, 27.5}
+    assert window.time == 27.5
+    assert 0.45 < np.mean(window.resampled == 5.0) < 0.55
 
 
 def test_many_that_never_arrive_are_counted():
@@ -462,7 +510,7 @@ def test_values_that_are_not_finite_are_counted():
     member.summary["final"]["loss"] = [None, 0.5]
     page = build_report([fakes.run([member])])
     row = dict(zip(*rows(page, "Members, one a row"), strict=True))
-    assert row["final loss"] == "0.5 1 of 2 diverged"
+    assert row["final loss"] == "1 of 2 diverged (the other 1: 0.5)"
 
 
 def test_the_same_runs_give_the_same_page():

@@ -43,3 +43,34 @@ def test_backup_workers_waste_what_they_had_computed():
 def test_nothing_is_wasted_where_every_message_is_used():
     cluster, horizon = two_speeds(seconds=30.0)
     assert measures.discarded(timelines.asynchronous(cluster, **horizon)) == (0.0, 0.0)
+
+
+def test_the_head_of_a_timeline_is_what_had_happened_by_then():
+    cluster, _ = two_speeds()
+    whole = timelines.asynchronous(cluster, seconds=30.0)
+    head = timelines.head(whole, 4)
+    head.validate()
+    # worker 0 arrives at 1, 2, 3, worker 1 at 3: four updates in three seconds, nobody waited
+    assert (head.num_updates, head.seconds) == (4, 3.0)
+    np.testing.assert_allclose(head.utilisation(), 1.0)
+    np.testing.assert_array_equal(head.staleness[head.update >= 0], [0, 0, 0, 3])
+    # both have read again at 3 s, the one that was first before the other's update
+    assert (head.update == timelines.IN_FLIGHT).sum() >= 1
+
+
+def test_the_head_of_any_timeline_is_a_timeline():
+    cluster = timelines.Cluster(workers=5, compute=timelines.exponential(1.0))
+    for protocol in (timelines.synchronous, timelines.asynchronous, timelines.ringleader):
+        whole = protocol(cluster, updates=20, seed=3)
+        for updates in range(21):
+            head = timelines.head(whole, updates)
+            head.validate()
+            assert head.num_updates == updates
+        assert head is whole
+
+
+def test_the_head_of_rounds_keeps_their_waiting():
+    cluster, _ = two_speeds(updates=5)
+    head = timelines.head(timelines.synchronous(cluster, updates=5), 2)
+    assert head.seconds == 6.0
+    np.testing.assert_allclose(head.utilisation(), [1 / 3, 1.0])

@@ -1,5 +1,7 @@
 """Replay does the arithmetic that the timeline says, and nothing else."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -344,6 +346,57 @@ def test_a_run_stops_where_its_target_is_reached():
     assert history.time_to("loss", 1e-3) == timeline.apply_time[29]
     assert history.time_to("loss", 0.0) == np.inf
     np.testing.assert_allclose(history.params, [0.9**30], rtol=1e-5)
+
+
+def declared(metrics, **directions):
+    """The quadratic, with these metrics of its parameters and their directions."""
+    task = tasks.quadratic([1.0])
+
+    def loss(params, batch, key):
+        return task.loss(params, batch, key)[0], metrics(params)
+
+    return dataclasses.replace(task, loss=loss, directions=directions)
+
+
+def test_the_time_to_a_value_goes_by_the_direction_that_the_task_declares():
+    """w = 0.9ᵗ: it is first at most ½ at t = 7, and 1 − w at least ½ there too."""
+
+    def metrics(params):
+        return {"cross_entropy": params[0], "error": 1 - params[0], "norm": params[0]}
+
+    task = declared(metrics, cross_entropy="down", error="up")
+    timeline = timelines.fixed_delay(0, updates=20)
+    history = training.replay(task, optax.sgd(0.1), timeline, evaluate_every=1)
+    assert history.time_to("cross_entropy", 0.5) == timeline.apply_time[6]
+    assert history.time_to("error", 0.5) == timeline.apply_time[6]
+    assert history.time_to("cross_entropy", 0.0) == np.inf
+    with pytest.raises(ValueError, match=r"metric 'norm' has no direction; allowed: loss, cross_"):
+        history.time_to("norm", 0.5)
+    with pytest.raises(ValueError, match=r"metric 'accuracy' is unknown; this run has cross_"):
+        history.time_to("accuracy", 0.5)
+    stop = {"metric": "norm", "at_most": 0.5}  # a bound says itself from where it is reached
+    stopped = training.replay(task, optax.sgd(0.1), timeline, evaluate_every=1, stop=stop)
+    assert len(stopped.loss) == 7
+
+
+def test_nothing_is_known_of_where_a_run_failed():
+    """From w = 1 a rate of 3 overshoots w⁴ until it overflows; "sign" would be 1 of NaN."""
+    task = tasks.quadratic([1.0])
+
+    def loss(params, batch, key):
+        value = jnp.sum(params**4)
+        return value, {"sign": jnp.where(params[0] == params[0], 0.0, 1.0)}
+
+    task = dataclasses.replace(task, loss=loss, directions={"sign": "up"})
+    timeline = timelines.fixed_delay(0, updates=40)
+    for options in ({"evaluate_every": 5}, {}):
+        (history,) = training.replay_many(
+            task, lambda: optax.sgd(3.0), timeline, seeds=[0], **options
+        )
+        assert history.error is not None
+        assert history.evaluations["update"].iloc[-1] == len(history.loss)
+        assert history.evaluations[["loss", "sign"]].iloc[-1].isna().all()
+        assert history.time_to("sign", 1.0) == np.inf
 
 
 def test_reports_arrive_once_a_chunk_and_in_order():

@@ -1,13 +1,7 @@
 """What replicates say about a quantity: its value, and its value in every resample.
 
-Replicates are a table of draws of the clocks by seeds. A resample takes draws with replacement and
-seeds with replacement, and both sides of a claim, and all points of a side, take the same ones: the
-comparison is paired. Whatever chooses among points (the best rate, a limit) is done anew in each
-resample, so that its luck is in the interval too.
-
-Reference:
-  Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 13 (percentile interval).
-  Owen, "The pigeonhole bootstrap", 2007 (rows and columns resampled independently).
+Both sides of a claim, and all points of a side, take the same resamples. Whatever chooses among
+points (the best rate, a limit) is done anew in each.
 """
 
 from __future__ import annotations
@@ -19,16 +13,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from sgdlab.experiment.claims import theories
-from sgdlab.experiment.claims.measuring import UnmeasuredError, counts_upward, measure
+from sgdlab.experiment.claims.measuring import UnmeasuredError, goes_up, measure
 from sgdlab.experiment.claims.selecting import look_up, select
 from sgdlab.experiment.claims.vocabulary import GOALS, Quantity
+from sgdlab.statistics import RESAMPLES, Resamples
 
 if TYPE_CHECKING:
     from sgdlab.experiment.config.experiment import Point
     from sgdlab.experiment.folders.run import Member
-
-RESAMPLES = 2000
-_SEED = 20160105  # of the resamples: a verdict is the same each time
 
 
 class Sample(NamedTuple):
@@ -38,46 +30,19 @@ class Sample(NamedTuple):
       quantity: what was measured; a number measures itself.
       values: `[P, D, S]` float64 of P points; none of a number or a closed form.
       axis: `[P]` float64, the points' values on the axis, where there is one.
+      upward: whether more is better, where the best point is chosen.
     """
 
     quantity: float | Quantity
     values: tuple[np.ndarray, ...] = ()
     axis: tuple[float, ...] = ()
+    upward: bool = False
 
     @property
     def shape(self) -> tuple[int, int]:
         """(D, S): how many draws and seeds the side depends on."""
         shapes = [table.shape for table in self.values] or [(1, 1)]
         return max(d for d, _ in shapes), max(s for _, s in shapes)
-
-
-class Resamples:
-    """Draws and seeds, taken with replacement; the first resample is what was measured itself.
-
-    Args:
-      draws: D of them.
-      seeds: S of them.
-    """
-
-    def __init__(self, draws: int, seeds: int) -> None:
-        random = np.random.default_rng(_SEED)
-        self._draws = _with_all(random.integers(draws, size=(RESAMPLES, draws)))
-        self._seeds = _with_all(random.integers(seeds, size=(RESAMPLES, seeds)))
-
-    def combine(self, values: np.ndarray, how: str) -> np.ndarray:
-        """The replicates of one point, combined.
-
-        Args:
-          values: `[D, S]`; a length of 1 stands for all.
-          how: "mean", "median" or "max".
-
-        Returns:
-          `[1 + RESAMPLES]` float64.
-        """
-        draws = self._draws if values.shape[0] > 1 else self._draws[:, :1] * 0
-        seeds = self._seeds if values.shape[1] > 1 else self._seeds[:, :1] * 0
-        taken = values[draws[:, :, None], seeds[:, None, :]].reshape(len(draws), -1)
-        return {"mean": np.mean, "median": np.median, "max": np.max}[how](taken, axis=1)
 
 
 def gather(side: float | Quantity, points: Sequence[Point], members: Sequence[Member]) -> Sample:
@@ -94,7 +59,9 @@ def gather(side: float | Quantity, points: Sequence[Point], members: Sequence[Me
     values = tuple(measure(name, inner, members[index]) for index in chosen)
     axis = given.get("axis")
     places = [float(look_up(points[index], axis)) for index in chosen] if axis else []
-    return Sample(side, values, tuple(places))
+    chooses = side.name == "tuned" and name not in GOALS
+    upward = chooses and {goes_up(inner["metric"], members[index]) for index in chosen} == {True}
+    return Sample(side, values, tuple(places), upward)
 
 
 def estimate(sample: Sample, resamples: Resamples) -> np.ndarray:
@@ -110,14 +77,13 @@ def estimate(sample: Sample, resamples: Resamples) -> np.ndarray:
     if quantity.name == "theory":
         value = theories.evaluate(given["function"], given["arguments"])
         return np.full(1 + RESAMPLES, value)
-    name, inner = _measured(quantity.name, given)
+    name, _ = _measured(quantity.name, given)
     how = "median" if name in GOALS else "max" if quantity.name == "limit" else "mean"
     combined = np.stack([resamples.combine(table, how) for table in sample.values])
     if quantity.name == "limit":
         return _limit(combined, np.array(sample.axis))
     if quantity.name == "tuned":
-        upward = counts_upward(inner.get("metric") or "") and name not in GOALS
-        return _tune(combined, np.array(sample.axis), given["over"], upward)
+        return _tune(combined, np.array(sample.axis), given["over"], sample.upward)
     return _over(combined, given["over"])
 
 
@@ -152,7 +118,3 @@ def _limit(diverged: np.ndarray, axis: np.ndarray) -> np.ndarray:
     stable = np.logical_and.accumulate(diverged[order] == 0, axis=0)
     places = np.concatenate([[-math.inf], axis[order]])
     return places[stable.sum(axis=0)]
-
-
-def _with_all(drawn: np.ndarray) -> np.ndarray:
-    return np.concatenate([np.arange(drawn.shape[1])[None], drawn])

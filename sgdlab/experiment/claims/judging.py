@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sgdlab.experiment.claims.estimating import Resamples, estimate, gather
+from sgdlab.experiment.claims.estimating import estimate, gather
 from sgdlab.experiment.claims.measuring import UnmeasuredError
 from sgdlab.experiment.claims.vocabulary import Claim
+from sgdlab.statistics import Resamples, interval
 
 if TYPE_CHECKING:
     from sgdlab.experiment.config.experiment import Point
     from sgdlab.experiment.folders.run import Member
 
 _ORDERS = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
-_OUTSIDE = 0.025  # of the resamples, on either side of the interval
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,8 @@ class Judgement:
       claim: in words.
       asked: the comparison: `< 0.5 ×`.
       left, right: the two sides as they were measured.
-      kind: what the interval is of: "ratio", left/(factor·right), or left/right under `within`;
-        "difference", left − factor·right.
+      kind: what the interval is of: "ratio", left/right; "difference", left − right; or, where a
+        factor is asked, "difference from 0.5 ×", left − 0.5·right.
       measured, low, high: it, and its interval.
       replicates: how many there were: draws of the clocks times seeds.
       verdict: "HOLDS" where the whole interval agrees with the claim, "FAILS" where none of it
@@ -102,7 +102,7 @@ def _judge(claim: Claim, points: Sequence[Point], members: Sequence[Member]) -> 
     resamples = Resamples(draws, seeds)
     left, right = (estimate(side, resamples) for side in sides)
     kind, values = compare(left, right, claim)
-    low, high = interval(values[1:], claim.comparison)
+    low, high = interval(values[1:], -math.inf if claim.comparison in (">", ">=") else math.inf)
     verdict = decide(low, high, kind, claim)
     if claim.refuted is not None and verdict == "FAILS":
         verdict = "REFUTED"
@@ -144,27 +144,17 @@ def compare(left: np.ndarray, right: np.ndarray, claim: Claim) -> tuple[str, np.
       claim: whose they are.
 
     Returns:
-      "ratio", left/(factor·right), where the sides are positive, or else "difference", left −
-      factor·right; and its values, `[B]`. Where they have none, as infinity over infinity has
-      none, NaN.
+      "ratio", left/right, where the sides are positive, or else "difference", left − factor·right;
+      and its values, `[B]`. Where they have none, as infinity over infinity has none, NaN.
     """
-    if claim.comparison != "within":
-        right = right * (1.0 if claim.factor is None else claim.factor)
     positive = np.all((right > 0) | np.isnan(right)) and np.all((left >= 0) | np.isnan(left))
     ratio = claim.tolerance is None and (positive or claim.comparison == "within")
     with np.errstate(invalid="ignore", divide="ignore"):
         if ratio:
             return "ratio", np.where(right == 0, math.nan, left / right)
-        return "difference", left - right
-
-
-def interval(values: np.ndarray, comparison: str) -> tuple[float, float]:
-    """The 95 % percentile interval; a value that is missing counts against the claim."""
-    against = -math.inf if comparison in (">", ">=") else math.inf
-    ordered = np.sort(np.where(np.isnan(values), against, values))
-    last = len(ordered) - 1
-    low, high = math.floor(_OUTSIDE * last), math.ceil((1 - _OUTSIDE) * last)
-    return float(ordered[low]), float(ordered[high])
+        if claim.comparison == "within" or claim.factor is None:
+            return "difference", left - right
+        return f"difference from {claim.factor:g} ×", left - claim.factor * right
 
 
 def decide(low: float, high: float, kind: str, claim: Claim) -> str:
@@ -174,7 +164,7 @@ def decide(low: float, high: float, kind: str, claim: Claim) -> str:
         bottom, top = (-width, width) if claim.tolerance is not None else (1.0 / width, width)
         agrees, apart = bottom <= low and high <= top, high < bottom or low > top
     else:
-        middle = 1.0 if kind == "ratio" else 0.0
+        middle = (claim.factor or 1.0) if kind == "ratio" else 0.0
         ends = [_ORDERS[claim.comparison](value, middle) for value in (low, high)]
         agrees, apart = all(ends), not any(ends)
     return "HOLDS" if agrees else "FAILS" if apart else "UNDECIDED"

@@ -1,6 +1,6 @@
 """What one replicate brings: a number for each draw of the clocks and each seed of a point.
 
-What is not finite is the worst there is: infinity, and minus infinity for an accuracy.
+What is not finite is the worst there is: infinity, or minus infinity where the metric goes up.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sgdlab.statistics import Direction, direction_of, first_reaching, with_worst
+from sgdlab.tasks.table import METRICS
 from sgdlab.timelines import Timeline
 
 if TYPE_CHECKING:
@@ -24,9 +26,28 @@ class UnmeasuredError(Exception):
     """A point has not brought what a claim asks of it; says which and what."""
 
 
-def counts_upward(metric: str) -> bool:
-    """Whether more of a metric is better."""
-    return "accuracy" in metric
+def directions_of(member: Member) -> Mapping[str, Direction]:
+    """Which way each metric of a point improves: as its task declared when it ran.
+
+    A folder that does not say is of a task of ours.
+    """
+    declared = member.summary.get("directions")
+    if isinstance(declared, Mapping):
+        return declared
+    task = member.config.get("task")
+    return METRICS.get(task["name"], {}) if isinstance(task, Mapping) and "name" in task else {}
+
+
+def goes_up(metric: str, member: Member) -> bool:
+    """Whether more of a metric is better.
+
+    Raises:
+      UnmeasuredError: its task does not say.
+    """
+    try:
+        return direction_of(metric, directions_of(member)) == "up"
+    except ValueError as error:
+        raise UnmeasuredError(f"{member.label or 'the run'}: {error}") from error
 
 
 def measure(name: str, given: Mapping[str, Any], member: Member) -> np.ndarray:
@@ -74,9 +95,7 @@ def _column(table: Table, metric: str, member: Member) -> np.ndarray:
     """A metric's values, in the order of the updates; the worst where they are not finite."""
     if metric not in table:
         raise UnmeasuredError(f"{member.label or 'the run'} has no metric {metric!r}")
-    values = np.asarray(table[metric], np.float64)
-    worst = -math.inf if counts_upward(metric) else math.inf
-    return np.where(np.isfinite(values), values, worst)
+    return with_worst(table[metric], metric, directions_of(member))
 
 
 def _final(table: Table, given: Mapping[str, Any], member: Member, _: Timeline) -> float:
@@ -85,7 +104,7 @@ def _final(table: Table, given: Mapping[str, Any], member: Member, _: Timeline) 
 
 def _best(table: Table, given: Mapping[str, Any], member: Member, _: Timeline) -> float:
     values = _column(table, given["metric"], member)
-    return values.max() if counts_upward(given["metric"]) else values.min()
+    return values.max() if goes_up(given["metric"], member) else values.min()
 
 
 def _mean(table: Table, given: Mapping[str, Any], member: Member, _: Timeline) -> float:
@@ -98,10 +117,9 @@ def _mean(table: Table, given: Mapping[str, Any], member: Member, _: Timeline) -
 def _reach(table: Table, given: Mapping[str, Any], member: Member) -> int | None:
     """The row of the first evaluation that meets the goal: the quantity's, or the target."""
     goal = given if given.get("metric") else _target(member)
-    values = _column(table, goal["metric"], member)
-    least, most = goal.get("at_least"), goal.get("at_most")
-    met = np.flatnonzero(values >= least if least is not None else values <= most)
-    return int(met[0]) if len(met) else None
+    metric, bound = goal["metric"], {key: goal.get(key) for key in ("at_least", "at_most")}
+    values = _column(table, metric, member)
+    return first_reaching(values, metric, directions_of(member), **bound)
 
 
 def _target(member: Member) -> Mapping[str, Any]:

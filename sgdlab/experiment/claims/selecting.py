@@ -54,16 +54,17 @@ def look_up(point: Point, path: str) -> Any:
 
 def differs_elsewhere(points: Sequence[Point], path: str) -> bool:
     """Whether points differ in more than the value at a path."""
-    rest = [sorted((p, str(v)) for p, v in _leaves("", x.plain) if p != path) for x in points]
+    rest = [sorted((p, str(v)) for p, v in leaves("", x.plain) if p != path) for x in points]
     return any(each != rest[0] for each in rest)
 
 
-def _leaves(path: str, value: Any) -> Iterator[tuple[str, Any]]:
+def leaves(path: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """Every value below a value, with its dotted path."""
     items = value.items() if isinstance(value, Mapping) else enumerate(value)
     for key, item in items:
         below = f"{path}.{key}" if path else str(key)
         if isinstance(item, Mapping | list) and item:
-            yield from _leaves(below, item)
+            yield from leaves(below, item)
         else:
             yield below, item
 

@@ -21,7 +21,8 @@ from sgdlab.timelines import Timeline, TimelineError
 if TYPE_CHECKING:
     import pandas
 
-_COLUMNS = ("name", "id", "status", "started", "wall_seconds", "members", "runs", "error", "path")
+_COLUMNS = ("name", "id", "status", "started", "wall_seconds", "members", "runs", "updates")
+_COLUMNS = (*_COLUMNS, "error", "path")
 _MAX_JSON = 64 * 1024 * 1024
 
 
@@ -59,8 +60,8 @@ def load_runs(root: str | Path = "runs") -> pandas.DataFrame:
       root: the folder that runs lie in.
 
     Returns:
-      Columns name, id, status, started, wall_seconds, members, runs, path, and error: what is
-      wrong with a damaged folder, in one line.
+      Columns name, id, status, started, wall_seconds, members, runs, updates (made by all runs
+      that have finished), path, and error: what is wrong with a damaged folder, in one line.
     """
     import pandas
 
@@ -94,7 +95,15 @@ def _row(path: Path) -> dict[str, Any]:
         "wall_seconds": summary.get("wall_seconds"),
         "members": len(members) if isinstance(members, list) else None,
         "runs": summary.get("runs"),
+        "updates": _count_updates(members),
     }
+
+
+def _count_updates(members: Any) -> int | None:
+    """Made by all replicates of all members; none where no member says."""
+    each = [entry.get("updates") for entry in members or () if isinstance(entry, dict)]
+    found = [made for made in each if isinstance(made, list)]
+    return sum(count for made in found for count in made) if found else None
 
 
 def _status(summary: dict[str, Any], path: Path) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,7 @@ import numpy as np
 
 from sgdlab.experiment.claims.judging import Judgement
 from sgdlab.experiment.config.notebook import show_claims
+from sgdlab.statistics import median, read_times
 from sgdlab.timelines import Timeline
 
 if TYPE_CHECKING:
@@ -33,8 +33,9 @@ class Member:
         float32, and `time` `[T]` float64 in simulated seconds; `distance` and `cosine` `[S, T]`
         float32 where the config asks for these measures.
       summary: `time_to_target` (for each replicate, by draw and then seed; null if never), `final`
-        (metric to a value for each replicate), `mean_staleness`, `utilisation`, `updates`,
-        `seconds`, and `errors`.
+        (metric to a value for each replicate; null if it is not finite), `mean_staleness`,
+        `utilisation`, `updates` and `seconds` as far as replicates have come, `errors`, and
+        `directions` (metric to "up" or "down", as the task declares).
     """
 
     label: str
@@ -79,7 +80,11 @@ class Run:
         return pandas.concat(tables, ignore_index=True)
 
     def table(self) -> pandas.DataFrame:
-        """A row per member: time to the target, final metrics (mean ± deviation), staleness."""
+        """A row per member: time to the target, final metrics (mean ± deviation), staleness.
+
+        The time is the median of all replicates, where one that never got there took forever: inf
+        where half of them or more did not. A metric of which one replicate has none has no mean.
+        """
         import pandas
 
         return pandas.DataFrame([summarise(member) for member in self.members])
@@ -94,10 +99,10 @@ def summarise(member: Member) -> dict[str, Any]:
     """A member's results in one row."""
     summary = member.summary
     row: dict[str, Any] = {"member": member.label or "-", "status": member.status}
-    reached = [value for value in summary.get("time_to_target", []) if value is not None]
     if "time_to_target" in summary:
-        row["time to target"] = float(np.median(reached)) if reached else math.inf
-        row["reached"] = f"{len(reached)}/{len(summary['time_to_target'])}"
+        times = read_times(summary["time_to_target"])
+        row["time to target"] = median(times)
+        row["reached"] = f"{np.isfinite(times).sum()}/{len(times)}"
     for metric, values in summary.get("final", {}).items():
         row[metric] = mean_and_deviation(values)
     for key in ("mean_staleness", "utilisation", "updates"):

@@ -54,7 +54,8 @@ def prepare(
             raise ConfigError([f"{prefix}{error}"]) from error
         _check_goals(point, workshop, prefix)
         parts = () if single else ("members", str(point.index))
-        works.append(Work(point, timelines, parts))
+        directions = workshop.task(point.config).directions
+        works.append(Work(point, timelines, parts, directions=directions))
         try:
             _check_memory(works[-1], workshop)
         except ValueError as error:

@@ -14,6 +14,8 @@ from sgdlab.experiment.config.experiment import Experiment
 from sgdlab.experiment.errors import ExperimentError
 from sgdlab.experiment.folders.folder import RunFolder, to_json
 from sgdlab.experiment.running.work import FINISHED, Work
+from sgdlab.statistics import time_to
+from sgdlab.timelines import Timeline, head
 
 
 class Record:
@@ -79,22 +81,24 @@ def describe(work: Work) -> dict[str, Any]:
         "folder": "/".join(work.parts),
         "draws": len(work.timelines),
         "status": work.status,
+        "updates": work.made,
         "summary": _summarise(work),
     }
     return to_json(entry)
 
 
 def _summarise(work: Work) -> dict[str, Any]:
-    """Where each replicate ended and when it reached the target; what the timelines say."""
-    used = [t.staleness[t.update >= 0] for t in work.timelines]
-    staleness = np.concatenate(used)
+    """Where each replicate ended and when it reached the target; what the timelines say of it."""
+    timelines = _as_made(work)
+    staleness = np.concatenate([t.staleness[t.update >= 0] for t in timelines])
     summary: dict[str, Any] = {
         "mean_staleness": float(staleness.mean()) if len(staleness) else 0.0,
         "max_staleness": int(staleness.max(initial=0)),
-        "utilisation": float(np.mean([t.utilisation().mean() for t in work.timelines])),
-        "updates": round(float(np.mean([t.num_updates for t in work.timelines]))),
-        "seconds": float(np.mean([t.seconds for t in work.timelines])),
+        "utilisation": float(np.mean([t.utilisation().mean() for t in timelines])),
+        "updates": round(float(np.mean(work.made))) if work.made else None,
+        "seconds": float(np.mean([t.seconds for t in timelines])),
         "errors": work.errors,
+        "directions": {"loss": "down", **work.directions},
     }
     if work.last_good is not None:
         summary["last_good"] = work.last_good
@@ -102,7 +106,17 @@ def _summarise(work: Work) -> dict[str, Any]:
         return summary
     goal = work.point.config.goal
     if goal is not None:
-        summary["time_to_target"] = [_time_to(h.evaluations, goal) for h in work.histories]
+        bound = {"at_least": goal.at_least, "at_most": goal.at_most}
+        summary["time_to_target"] = [
+            time_to(
+                h.evaluations["time"],
+                h.evaluations[goal.metric],
+                goal.metric,
+                work.directions,
+                **bound,
+            )
+            for h in work.histories
+        ]
     metrics = [c for c in work.histories[0].evaluations.columns if c not in ("update", "time")]
     summary["final"] = {
         name: [float(h.evaluations[name].iloc[-1]) for h in work.histories] for name in metrics
@@ -110,9 +124,10 @@ def _summarise(work: Work) -> dict[str, Any]:
     return summary
 
 
-def _time_to(evaluations: Any, goal: Any) -> float | None:
-    """Simulated seconds until an evaluation first meets the goal; None if none does."""
-    values = evaluations[goal.metric].to_numpy()
-    met = values >= goal.at_least if goal.at_least is not None else values <= goal.at_most
-    times = evaluations["time"].to_numpy()[met]
-    return float(times[0]) if len(times) else None
+def _as_made(work: Work) -> list[Timeline]:
+    """The timelines as far as replicates have come; whole where none has ended early."""
+    seeds = len(work.point.config.run_seeds)
+    planned = [timeline for timeline in work.timelines for _ in range(seeds)]
+    if all(made == line.num_updates for made, line in zip(work.made, planned, strict=False)):
+        return list(work.timelines)
+    return [head(timeline, made) for timeline, made in zip(planned, work.made, strict=True)]

@@ -15,6 +15,7 @@ import numpy as np
 from sgdlab import training
 from sgdlab.experiment.config.experiment import Point
 from sgdlab.experiment.folders.folder import RunFolder, to_json
+from sgdlab.statistics import Direction
 from sgdlab.timelines import Timeline
 from sgdlab.training import checkpoints
 from sgdlab.training.checkpoints.metrics_log import truncate_metrics
@@ -66,6 +67,7 @@ class Work:
       entry: what the summary says of it, once it has finished.
       checkpoints: the folder of each replicate's.
       failure: why it failed, in one line.
+      directions: which way each metric improves, as the task declares.
     """
 
     point: Point
@@ -77,6 +79,7 @@ class Work:
     entry: dict[str, Any] | None = None
     checkpoints: list[Path] = field(default_factory=list)
     failure: str = ""
+    directions: Mapping[str, Direction] = field(default_factory=dict)
 
     @property
     def errors(self) -> list[str]:
@@ -92,8 +95,13 @@ class Work:
         return list(itertools.product(draws, self.point.config.run_seeds))
 
     @property
+    def made(self) -> list[int]:
+        """Updates that each replicate has made, as far as they are known."""
+        return [len(history.loss) for history in self.histories]
+
+    @property
     def num_updates(self) -> int:
-        """Over all replicates."""
+        """Planned, over all replicates."""
         return sum(t.num_updates for t in self.timelines) * len(self.point.config.run_seeds)
 
     @property

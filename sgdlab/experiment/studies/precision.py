@@ -20,8 +20,8 @@ from sgdlab.experiment.errors import ConfigError
 from sgdlab.experiment.running.making import DEFAULT_EVALUATIONS
 from sgdlab.experiment.running.workshop import Workshop
 from sgdlab.precision import DynamicLossScale, NoOpLossScale, get_policy
+from sgdlab.statistics import headline
 from sgdlab.training.gradients import make_value_and_grad
-from sgdlab.training.history import counts_downward
 from sgdlab.training.inspecting import ChunkProgram
 
 POLICIES: dict[str, dict[str, Any]] = {
@@ -89,7 +89,7 @@ def study_precision(
       A row for each policy, with the columns
         `policy`, `status`: its label; "done", or what stopped a run.
         `metric`, `mean`, `deviation`: the target's metric, else the task's own, at the end; over
-          seeds and draws.
+          seeds and draws; both NaN where a run's is not finite.
         `skipped`: messages that a run left out, mean over runs.
         `loss_scale`: the median of the final ones, or None.
         `flushed`, `overflowed`: shares in [0, 1] of gradient entries, counted under the policy
@@ -107,7 +107,11 @@ def study_precision(
     for study in studies:
         study.train()
     goal = point.config.goal
-    metric = goal.metric if goal else _headline(studies[0].histories[0].evaluations)
+    metric = (
+        goal.metric
+        if goal
+        else headline(list(studies[0].histories[0].evaluations), studies[0].task.directions)
+    )
     gradients = _Gradients(studies[0])
     speeds = _time([study.chunk for study in studies], repeats)
     rows = []
@@ -180,14 +184,15 @@ class _Study:
 
     def describe(self, metric: str) -> dict[str, Any]:
         """Where the runs ended."""
-        final = [float(h.evaluations[metric].iloc[-1]) for h in self.histories]
+        last = np.array([h.evaluations[metric].iloc[-1] for h in self.histories], np.float64)
+        final = last if np.isfinite(last).all() else np.full(len(last), np.nan)
         ends = [np.median(h.loss_scale.loss_scale) for h in self.histories if _is_dynamic(h)]
         errors = [h.error for h in self.histories if h.error]
         return {
             "policy": self.label,
             "metric": metric,
-            "mean": statistics.fmean(final),
-            "deviation": statistics.stdev(final) if len(final) > 1 else 0.0,
+            "mean": float(final.mean()),
+            "deviation": float(final.std(ddof=1)) if len(final) > 1 else 0.0,
             "skipped": statistics.fmean(float(h.skipped.sum()) for h in self.histories),
             "loss_scale": float(np.median(ends)) if ends else None,
             "status": errors[0] if errors else "done",
@@ -310,11 +315,6 @@ def _time(chunks: Sequence[ChunkProgram], repeats: int) -> list[float]:
         chunk.num_updates / statistics.median(taken)
         for chunk, taken in zip(chunks, seconds, strict=True)
     ]
-
-
-def _headline(evaluations: pd.DataFrame) -> str:
-    names = [name for name in evaluations.columns if name not in ("update", "time")]
-    return next((name for name in names if not counts_downward(name)), "loss")
 
 
 def _is_dynamic(history: training.History) -> bool:

@@ -12,6 +12,7 @@ from sgdlab.experiment.claims.showing import row, show_verdict
 from sgdlab.experiment.claims.vocabulary import VERDICTS
 from sgdlab.experiment.config.experiment import Experiment
 from sgdlab.experiment.errors import StoppedError, in_one_line
+from sgdlab.experiment.folders.edges import describe_edges
 from sgdlab.experiment.folders.run import Run
 from sgdlab.experiment.studies.verifying import Verification, verify_experiment
 from sgdlab.experiment.terminal.display import Bar, print_table
@@ -75,6 +76,8 @@ def _print(experiment: Experiment, made: Verification) -> None:
     before = ", made before" if made.reused else ""
     print(in_one_line(f"{experiment.source}: {made.run.path}{before}"))
     print_claims(made.run.claims)
+    for line in describe_edges(made.run.members):
+        print(line)
     print(flush=True)
 
 

@@ -38,7 +38,8 @@ def member(losses, *, label="", accuracies=None, draws=1, timeline=ROUNDS, **mor
         for index, values in enumerate(losses)
         for update, loss in enumerate(values)
     ]
-    given = {"status": "done", "config": {}, "point": {}, "histories": (), "summary": {}, **more}
+    given = {"status": "done", "config": {}, "point": {}, "histories": (), **more}
+    given.setdefault("summary", {"directions": {"accuracy": "up"}})
     evaluations = pd.DataFrame(rows, columns=list(COLUMNS))
     return Member(label=label, timelines=(timeline,) * draws, evaluations=evaluations, **given)
 

@@ -134,11 +134,11 @@ def test_a_difference_is_taken_where_it_is_asked_for_or_there_is_no_ratio():
 
 def test_the_interval_is_95_percent():
     values = np.arange(2000.0)
-    low, high = interval(values, "<")
+    low, high = interval(values, INF)
     assert (low, high) == (49.0, 1950.0)  # 2.5 % of the way from either end, rounded outwards
     values[:100] = NAN
-    assert interval(values, "<")[1] == INF
-    assert interval(values, ">")[0] == -INF
+    assert interval(values, INF)[1] == INF
+    assert interval(values, -INF)[0] == -INF
 
 
 def test_what_was_not_run_is_undecided_with_its_reason():
@@ -163,3 +163,32 @@ def test_a_judgement_survives_json():
 def test_damaged_judgements_are_refused(data):
     with pytest.raises(ValueError, match="no judgement"):
         Judgement.from_dict(data)
+
+
+@pytest.mark.parametrize(
+    ("claim", "kind", "measured"),
+    [
+        ({"is": "<", "factor": 0.5}, "ratio", 0.2 / 0.5),
+        ({"is": ">=", "factor": 3}, "ratio", 0.2 / 0.5),
+        ({"is": "within", "factor": 3}, "ratio", 0.2 / 0.5),
+        ({"is": "<", "factor": 2, "right": 0}, "difference from 2 ×", 0.2),
+        ({"is": "<", "factor": 2, "right": -0.5}, "difference from 2 ×", 0.2 + 1.0),
+        ({"is": "<", "right": -0.5}, "difference", 0.2 + 0.5),
+    ],
+)
+def test_the_measured_number_is_of_the_two_beside_it(claim, kind, measured):
+    found = decide([0.2], [0.5], **claim)
+    assert found.kind == kind
+    assert found.measured == found.low == found.high == pytest.approx(measured)
+
+
+def test_a_metric_without_a_direction_chooses_nothing():
+    tuned = {"name": "tuned", "axis": "rule.learning_rate"}
+    claim = {"claim": "c", "left": tuned, "is": "<", "right": 1.0}
+    for by in ("final", "best"):
+        tuned["by"] = {"name": by, "metric": "accuracy"}
+        experiment = made.points([claim], sweep={"rule.learning_rate": [0.1, 0.2]})
+        members = [made.member([[9.0, 1.0]], summary={"directions": {}}) for _ in range(2)]
+        (found,) = judge(experiment.claims, experiment.points, members)
+        assert found.verdict == "UNDECIDED"
+        assert "metric 'accuracy' has no direction; allowed: loss" in found.note

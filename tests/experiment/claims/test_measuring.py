@@ -79,3 +79,18 @@ def test_what_is_not_finite_is_the_worst_there_is():
 def test_what_was_not_measured_is_said(member, given, line):
     with pytest.raises(UnmeasuredError, match=line):
         measure("final", given, member)
+
+
+def test_the_direction_is_what_the_task_declared():
+    values = [[0.2, 0.9, 0.4]]
+    up = made.member(values, accuracies=values, summary={"directions": {"accuracy": "up"}})
+    down = made.member(values, accuracies=values, summary={"directions": {"accuracy": "down"}})
+    assert measure("best", {"metric": "accuracy"}, up).tolist() == [[0.9]]
+    assert measure("best", {"metric": "accuracy"}, down).tolist() == [[0.2]]
+
+
+def test_a_folder_that_does_not_say_is_of_a_task_of_ours():
+    values = [[1.0, NAN]]
+    config = {"task": {"name": "digits"}}
+    member = made.member(values, accuracies=values, summary={}, config=config)
+    assert measure("final", {"metric": "accuracy"}, member).tolist() == [[-INF]]

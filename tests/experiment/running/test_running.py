@@ -267,3 +267,56 @@ def test_a_run_shows_itself_with_its_label_escaped(tmp_path):
     assert made.members[0].label == label
     assert "<script>" not in made._repr_html_()
     assert list(made.to_dataframe()["member"].unique()) == [label]
+
+
+def lost_in_some(path, times, finals):
+    """A made run whose summary says that replicates never got there or diverged."""
+    summary = json.loads((path / "summary.json").read_text())
+    summary["members"][0]["summary"]["time_to_target"] = times
+    summary["members"][0]["summary"]["final"]["loss"] = finals
+    (path / "summary.json").write_text(json.dumps(summary))
+    return load_run(path)
+
+
+@pytest.mark.parametrize(
+    ("times", "time", "reached"),
+    [
+        ([3.0, None, 1.0, 2.0], 2.5, "3/4"),
+        ([2.0, None, None, None], math.inf, "1/4"),
+        ([2.0, None, None, 1.0], math.inf, "2/4"),
+    ],
+)
+def test_a_table_counts_replicates_that_never_got_there(single, tmp_path, times, time, reached):
+    path = shutil.copytree(single[0].path, tmp_path / "copy" / "one")
+    row = lost_in_some(path, times, [0.5, None, 0.4, 0.3]).table().iloc[0]
+    assert (row["time to target"], row["reached"]) == (time, reached)
+    assert row["loss"] == "1 of 4 not finite"
+
+
+def test_a_folder_carries_the_directions_of_its_metrics(single):
+    (member,) = single[0].members
+    assert member.summary["directions"] == {"loss": "down", "distance": "down"}
+
+
+def test_updates_are_those_that_were_made_where_stop_ends_a_run(tmp_path):
+    # w = 0.9ᵗ, ½·w² ≤ 0.1 first at t = 8: ½·0.81⁸ = 0.093
+    config = {
+        "name": "stopped",
+        "task": {"name": "quadratic", "curvature": 1.0},
+        "rule": {"name": "sgd", "learning_rate": 0.1},
+        "cluster": {"workers": 2, "compute": [1.0, 2.0]},
+        "protocol": "synchronous",
+        "seconds": 100.0,
+        "evaluate_every": 1,
+        "seeds": 2,
+        "stop": {"metric": "loss", "at_most": 0.1},
+    }
+    config["cluster"]["compute"] = [{"name": "constant", "mean": m} for m in (1.0, 2.0)]
+    run = run_experiment(config, root=tmp_path)
+    (member,) = run.members
+    assert member.timelines[0].num_updates == 50
+    assert json.loads((run.path / "summary.json").read_text())["members"][0]["updates"] == [8, 8]
+    assert (member.summary["updates"], member.summary["seconds"]) == (8, 16.0)
+    assert member.summary["utilisation"] == 0.75
+    assert run.table()["updates"].tolist() == [8]
+    assert load_runs(tmp_path)["updates"].tolist() == [16]
