@@ -6,6 +6,8 @@ Every worker gets at least one row and no row goes to two workers.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from typing import Literal
 
 import numpy as np
 
@@ -19,7 +21,7 @@ def partition(labels: np.ndarray, workers: int, how: How, seed: int = 0) -> tupl
     Args:
       labels: `[n]` the class of each row, any values that NumPy can sort.
       workers: N.
-      how: `iid()`, `dirichlet(alpha)`, `by_label(labels_per_worker)` or `quantity(alpha)`.
+      how: `iid()`, `dirichlet(alpha, sizes)`, `by_label(labels_per_worker)` or `quantity(alpha)`.
       seed: of the deal, in [0, 2³²).
 
     Returns:
@@ -51,33 +53,79 @@ def iid() -> How:
     return deal
 
 
-def dirichlet(alpha: float) -> How:
-    """Each class is divided by its own draw p ~ Dirichlet(α, …, α) over the workers.
+def dirichlet(alpha: float, sizes: Literal["drawn", "equal"] = "drawn") -> How:
+    """Skewed classes, by one draw of a Dirichlet distribution for each class or for each worker.
 
-    Small α: a class sits with few workers; large α: equal shares.
+    - `sizes="drawn"`: each class is divided over the workers by its own p ~ Dir(α, …, α), so that
+      sizes differ too. Small α: a class sits with few workers.
+    - `sizes="equal"`: each worker draws its own mix of classes q ~ Dir(α·prior), the prior being
+      the shares of the classes, and n/N rows by it, to within one. Where a class has run out, q
+      goes on without it; so the last workers, whose order is random, hold what is left. Small α:
+      a worker sees few classes.
+
+    Large α: shares that look like the whole.
 
     Args:
       alpha: α > 0.
+      sizes: whether the workers' numbers of rows are drawn or equal.
 
     Raises:
-      ValueError: α is not a finite number above 0.
+      ValueError: α is not a finite number above 0, or `sizes` is something else.
 
-    Reference: Tzu-Ming Harry Hsu, Hang Qi, Matthew Brown, "Measuring the Effects of Non-Identical
-      Data Distribution for Federated Visual Classification", 2019; the draw by class is that of
-      Mikhail Yurochkin et al., "Bayesian Nonparametric Federated Learning of Neural Networks",
-      2019.
+    Reference: "drawn" is the draw of Mikhail Yurochkin et al., "Bayesian Nonparametric Federated
+      Learning of Neural Networks", 2019, without what the code in use after it adds, a cap at n/N
+      rows and a least size; "equal" that of Tzu-Ming Harry Hsu, Hang Qi, Matthew Brown, "Measuring
+      the Effects of Non-Identical Data Distribution for Federated Visual Classification", 2019,
+      without replacement as Flower implements it.
     """
     _check_alpha("dirichlet", alpha)
+    deals = {"drawn": _deal_by_class, "equal": _deal_by_worker}
+    if sizes not in deals:
+        raise ValueError(f"dirichlet: sizes is {sizes!r}; it must be 'drawn' or 'equal'")
+    return partial(deals[sizes], alpha)
 
-    def deal(labels, workers, rng):
-        shares = [[] for _ in range(workers)]
-        for rows in _rows_by_class(labels, rng):
-            cuts = np.cumsum(_proportions(alpha, workers, rng))[:-1] * len(rows)
-            for share, part in zip(shares, np.split(rows, np.round(cuts).astype(int)), strict=True):
-                share.append(part)
-        return [np.concatenate(share) for share in shares]
 
-    return deal
+def _deal_by_class(
+    alpha: float, labels: np.ndarray, workers: int, rng: np.random.Generator
+) -> list[np.ndarray]:
+    shares = [[] for _ in range(workers)]
+    for rows in _rows_by_class(labels, rng):
+        cuts = np.cumsum(_proportions(alpha, np.ones(workers), rng))[:-1] * len(rows)
+        for share, part in zip(shares, np.split(rows, np.round(cuts).astype(int)), strict=True):
+            share.append(part)
+    return [np.concatenate(share) for share in shares]
+
+
+def _deal_by_worker(
+    alpha: float, labels: np.ndarray, workers: int, rng: np.random.Generator
+) -> list[np.ndarray]:
+    groups = _rows_by_class(labels, rng)
+    left = np.array([len(rows) for rows in groups])
+    prior = left / len(labels)
+    shares: list[np.ndarray] = [np.empty(0, int)] * workers
+    for index, worker in enumerate(rng.permutation(workers)):
+        size = len(labels) // workers + (index < len(labels) % workers)
+        taken = _draw_counts(size, _proportions(alpha, prior, rng), left, rng)
+        left = left - taken
+        parts = [rows[rest : rest + k] for rows, rest, k in zip(groups, left, taken, strict=True)]
+        shares[worker] = np.concatenate(parts)
+    return shares
+
+
+def _draw_counts(
+    size: int, mix: np.ndarray, left: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
+    """How many rows of each class `size` draws from the mix give, one that has run out left out.
+
+    What is drawn of a class beyond its rows is drawn again: the law of drawing one by one.
+    """
+    taken = np.zeros_like(left)
+    while (missing := size - taken.sum()) > 0:
+        chances = np.where(taken < left, mix, 0.0)
+        if not chances.any():  # the mix has nothing of what is left
+            chances = (left - taken).astype(np.float64)
+        taken = np.minimum(taken + rng.multinomial(missing, chances / chances.sum()), left)
+    return taken
 
 
 def by_label(labels_per_worker: int) -> How:
@@ -133,7 +181,8 @@ def quantity(alpha: float) -> How:
     _check_alpha("quantity", alpha)
 
     def deal(labels, workers, rng):
-        cuts = np.cumsum(_proportions(alpha, workers, rng))[:-1] * (len(labels) - workers)
+        sizes = _proportions(alpha, np.ones(workers), rng)
+        cuts = np.cumsum(sizes)[:-1] * (len(labels) - workers)
         # One row each beforehand, so that nobody goes empty.
         cuts = np.round(cuts).astype(int) + np.arange(1, workers)
         return np.split(rng.permutation(len(labels)), cuts)
@@ -146,11 +195,11 @@ def _check_alpha(name: str, alpha: float) -> None:
         raise ValueError(f"{name}: alpha is {alpha!r}; it must be a finite number above 0")
 
 
-def _proportions(alpha: float, workers: int, rng: np.random.Generator) -> np.ndarray:
-    """A draw of Dirichlet(α, …, α); its limits where α is too small or large for floats."""
+def _proportions(alpha: float, weights: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A draw of Dirichlet(α·weights); its limits where α is too small or large for floats."""
     if alpha < 1e-8:
-        return np.eye(workers)[rng.integers(workers)]
-    return rng.dirichlet(np.full(workers, min(alpha, 1e16)))
+        return np.eye(len(weights))[rng.choice(len(weights), p=weights / weights.sum())]
+    return rng.dirichlet(min(alpha, 1e16) * weights)
 
 
 def _rows_by_class(labels: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:

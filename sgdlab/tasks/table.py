@@ -72,7 +72,10 @@ METRICS: dict[str, dict[str, Direction]] = {
 
 PARTITIONS: dict[str, Row] = {
     "iid": {},
-    "dirichlet": {"alpha": (Annotated[float, Gt(0)], ...)},
+    "dirichlet": {
+        "alpha": (Annotated[float, Gt(0)], ...),
+        "sizes": (Literal["drawn", "equal"], "drawn"),
+    },
     "by_label": {"labels_per_worker": (Count, ...)},
     "quantity": {"alpha": (Annotated[float, Gt(0)], ...)},
 }

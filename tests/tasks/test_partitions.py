@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from sgdlab.tasks import by_label, dirichlet, iid, make_partition, partition, quantity
+from sgdlab.tasks import by_label, dirichlet, iid, make_partition, partition, partitions, quantity
 from sgdlab.tasks.table import PARTITIONS
 
 COMPLETE = st.one_of(
     st.builds(iid),
-    st.builds(dirichlet, st.floats(1e-12, 1e12)),
+    st.builds(dirichlet, st.floats(1e-12, 1e12), st.sampled_from(["drawn", "equal"])),
     st.builds(quantity, st.floats(1e-12, 1e12)),
 )
 HOWS = COMPLETE | st.builds(by_label, st.integers(1, 8))
@@ -104,9 +104,81 @@ def test_dirichlet_has_the_variance_of_its_law():
     assert np.mean(share / 1000) == pytest.approx(1 / workers, abs=5 * np.sqrt(variance / count))
 
 
+@given(n=st.integers(1, 200), alpha=st.floats(1e-12, 1e12), data=st.data())
+@EVERY
+def test_equal_sizes_differ_by_at_most_one(n, alpha, data):
+    workers = data.draw(st.integers(1, n))
+    labels = np.random.default_rng(n).integers(0, 7, n)
+    sizes = [len(share) for share in partition(labels, workers, dirichlet(alpha, "equal"))]
+    assert max(sizes) - min(sizes) <= 1
+
+
+def test_equal_sizes_of_a_large_alpha_follow_the_prior():
+    """Each mix is the prior, so that counts are those of rows dealt at random."""
+    labels = np.repeat(np.arange(3), [6000, 3000, 1000])
+    for share in partition(labels, 4, dirichlet(1e12, "equal")):
+        counts = np.bincount(labels[share], minlength=3)
+        # Multinomial around (1500, 750, 250) with deviation √(2500·¼) = 25 at most: six of them.
+        assert np.abs(counts - [1500, 750, 250]).max() < 150
+
+
+def test_equal_sizes_of_a_tiny_alpha_give_a_worker_one_class_while_it_lasts():
+    labels = np.repeat(np.arange(4), 500)
+    shares = partition(labels, 50, dirichlet(1e-10, "equal"), seed=1)
+    # 12 workers of 40 rows need at most 480 of a class: the first 12 in line have all they ask.
+    assert sum(len(np.unique(labels[share])) == 1 for share in shares) >= 12
+
+
+def test_the_mixes_of_equal_sizes_have_the_variance_of_hsus_law():
+    """q ~ Dir(α·prior) has Var q = p(1 − p)/(α + 1); a share X/m has E[q(1 − q)]/m more.
+
+    That is p(1 − p)·((1 − 1/m)/(α + 1) + 1/m). Among 2000 workers classes run out for the last
+    few only; the variance of 2000 shares is good to √(2/2000) = 3 %, and 20 % is asked.
+    """
+    alpha, workers, rows, p = 2.0, 2000, 50, 0.3
+    labels = np.repeat([0, 1], [70_000, 30_000])
+    shares = partition(labels, workers, dirichlet(alpha, "equal"))
+    own = [np.mean(labels[share]) for share in shares]
+    expected = p * (1 - p) * ((1 - 1 / rows) / (alpha + 1) + 1 / rows)
+    assert np.var(own) == pytest.approx(expected, rel=0.2)
+    assert np.mean(own) == pytest.approx(p)
+
+
+def test_rows_are_drawn_as_if_one_by_one():
+    """The paper's loop, exactly: each row from the mix over the classes that are not yet empty."""
+    mix, left, size, draws = (0.6, 0.3, 0.1), (2, 3, 9), 5, 20_000
+
+    def one_by_one(taken):
+        if sum(taken) == size:
+            return {taken: 1.0}
+        law, chances = {}, np.where(np.array(taken) < left, mix, 0.0)
+        for label in np.flatnonzero(chances):
+            then = (*taken[:label], taken[label] + 1, *taken[label + 1 :])
+            for end, chance in one_by_one(then).items():
+                law[end] = law.get(end, 0.0) + chance * chances[label] / chances.sum()
+        return law
+
+    rng, counts = np.random.default_rng(0), {}
+    for _ in range(draws):
+        end = tuple(partitions._draw_counts(size, np.array(mix), np.array(left), rng).tolist())
+        counts[end] = counts.get(end, 0) + 1
+    law = one_by_one((0, 0, 0))
+    assert set(counts) <= set(law)
+    for end, chance in law.items():
+        spread = np.sqrt(chance * (1 - chance) / draws)
+        assert abs(counts.get(end, 0) / draws - chance) < 5 * spread
+
+
+def test_a_mix_of_empty_classes_alone_goes_on_with_what_is_left():
+    taken = partitions._draw_counts(
+        4, np.array([1.0, 0.0]), np.array([1, 9]), np.random.default_rng(0)
+    )
+    assert taken.tolist() == [1, 3]
+
+
 def test_the_deal_depends_on_its_seed():
     labels = np.repeat(np.arange(4), 50)
-    for how in (iid(), dirichlet(1.0), by_label(1), quantity(1.0)):
+    for how in (iid(), dirichlet(1.0), dirichlet(1.0, "equal"), by_label(1), quantity(1.0)):
         first, other = (partition(labels, 4, how, seed)[0] for seed in (0, 1))
         assert not np.array_equal(first, other)
 
@@ -123,6 +195,7 @@ def test_more_workers_than_rows_is_told(workers):
     [
         (lambda: dirichlet(0.0), "dirichlet: alpha is 0.0"),
         (lambda: dirichlet(float("nan")), "dirichlet: alpha is nan"),
+        (lambda: dirichlet(1.0, "even"), "dirichlet: sizes is 'even'; it must be 'drawn' or"),
         (lambda: quantity(-1.0), "quantity: alpha is -1.0"),
         (lambda: quantity(float("inf")), "quantity: alpha is inf"),
         (lambda: by_label(0), "by_label: labels_per_worker is 0"),
@@ -141,6 +214,6 @@ def test_wrong_arguments_are_told_in_one_line(build, told):
 
 @pytest.mark.parametrize("name", PARTITIONS)
 def test_every_name_makes_a_partition(name):
-    arguments = {"alpha": 1.0, "labels_per_worker": 1}
+    arguments = {"alpha": 1.0, "labels_per_worker": 1, "sizes": "equal"}
     how = make_partition(name, **{key: arguments[key] for key in PARTITIONS[name]})
     assert len(partition(np.arange(8) % 2, 3, how)) == 3
