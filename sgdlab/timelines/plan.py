@@ -77,7 +77,7 @@ class Plan:
 
     @property
     def has_table(self) -> bool:
-        """Whether a message serves several updates, so that a row per worker is kept."""
+        """Whether a row per worker is kept, as where a message serves several updates."""
         return self.row_weight is not None
 
     @property
@@ -91,7 +91,13 @@ class Plan:
         return source[source < self.lead + update]
 
 
-def plan(timeline: Timeline, *, include_dropped: bool = False, width: int = 1) -> Plan:
+def plan(
+    timeline: Timeline,
+    *,
+    include_dropped: bool = False,
+    width: int = 1,
+    table: bool = False,
+) -> Plan:
     """Plan the replay of a timeline: order, weights and slots.
 
     Slots are assigned by first-in-first-out interval colouring. Version v lives through the updates
@@ -104,6 +110,7 @@ def plan(timeline: Timeline, *, include_dropped: bool = False, width: int = 1) -
         program with a state computes them, since its state advances as if they had been used.
       width: how many messages a wave holds at the most, unless one update alone has more. Each wave
         takes as many updates as it can, which makes the fewest waves.
+      table: keep a row per worker though no message serves several updates.
 
     Returns:
       The `Plan`.
@@ -121,7 +128,7 @@ def plan(timeline: Timeline, *, include_dropped: bool = False, width: int = 1) -
     start = np.concatenate([[0], np.cumsum(counts)])
     used = timeline.update[message] >= 0
     _check_every_update_is_fed(group[used], num_updates)
-    has_table = bool(np.any((timeline.last_update != timeline.update)[message] & used))
+    has_table = table or needs_table(timeline)
     weight = _weights(timeline, message, group, used)
     keep = np.ones_like(weight)
     row_weight = None
@@ -151,6 +158,21 @@ def plan(timeline: Timeline, *, include_dropped: bool = False, width: int = 1) -
         source=read.astype(np.int64),
         waiting=waiting,
     )
+
+
+def needs_table(timeline: Timeline, *, leaves_out: bool = False) -> bool:
+    """Whether the mean of an update needs a row per worker.
+
+    Args:
+      timeline: any timeline.
+      leaves_out: whether a message may prove not to count. Then a mean per worker needs the
+        worker's row, since the weights of its messages are not known beforehand.
+
+    Returns:
+      Whether a message serves several updates, or there may be such a mean.
+    """
+    serves_several = (timeline.last_update != timeline.update) & (timeline.update >= 0)
+    return bool(np.any(serves_several)) or (leaves_out and timeline.average == "workers")
 
 
 def _walk(timeline: Timeline, include_dropped: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -87,6 +87,9 @@ def cut(
             row_weight=None
             if plan.row_weight is None
             else updates(plan.row_weight[first:last], np.float32),
+            rows_are_means=None
+            if plan.row_weight is None
+            else np.bool_(timeline.average == "workers"),
             worker=messages(timeline.worker[message], np.int32),
             local_index=messages(timeline.local_index[message], np.int32),
             message_staleness=messages(timeline.staleness[message], np.int32),

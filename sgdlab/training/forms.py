@@ -71,6 +71,7 @@ def choose_form(
     worker: WorkerProgram,
     traits: Traits,
     stateful: bool,
+    branches: bool,
     timelines: list[Timeline],
     plans: list[Plan],
 ) -> Form:
@@ -81,6 +82,8 @@ def choose_form(
       worker: "fused" asks for the plain gradient.
       traits: of the program's parts.
       stateful: whether a worker's next message depends on its last, by its state or its loss scale.
+      branches: whether an update may be computed in one of two ways: not where members are mapped,
+        which would compute both.
       timelines: all that share the program.
       plans: theirs.
 
@@ -94,12 +97,14 @@ def choose_form(
     uniform = all(each.is_uniform for each in plans)
     if count is None or not traits.receives_untouched or not uniform:
         return walk
-    if worker == gradient() and not task.needs_key:
-        return "fused"
-    distinct = all(
+    distinct = not stateful or all(
         _has_distinct_workers(*pair, count) for pair in zip(timelines, plans, strict=True)
     )
-    return "mapped" if count > 1 and (not traits.has_worker_state or distinct) else walk
+    if not distinct:
+        return walk
+    if worker == gradient() and not task.needs_key and (branches or count == 1):
+        return "fused"
+    return "mapped" if count > 1 else walk
 
 
 def can_go_early(traits: Traits, stateful: bool, timelines: list[Timeline]) -> bool:

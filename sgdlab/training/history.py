@@ -32,7 +32,8 @@ class History:
     """One run. T updates were made.
 
     Attributes:
-      loss: `[T]` float32, mean training loss of the messages in each update.
+      loss: `[T]` float32, mean training loss of the messages in each update, without those that
+        were left out, unless all were.
       staleness: `[T]` float32, mean staleness in each update.
       time: `[T]` float64, simulated seconds at each update.
       evaluations: a row for version 0 and for the end of each chunk: `update` (how many had been
@@ -45,7 +46,7 @@ class History:
         the workers' mean after each update, under a dynamic one.
       records: `record(params)` of every version that an update made, leaves `[T, …]`.
       error: `None`, or in one line what stopped the run: where a value was not finite.
-      loss_scale: the final loss scale, its leaves `[N]` where every worker has its own.
+      loss_scale: the final loss scale, its leaves `[N]`: every worker has its own.
       member: seed, index of the timeline, and hyperparameters of this run.
       directions: whether each metric improves "up" or "down", as the task declares; the loss goes
         down.

@@ -44,13 +44,12 @@ def init_state(
     program, rule = program.of(member), program.make_rule(**member.hyperparameters)
     with jax.numpy_dtype_promotion("standard"):
         rule_state, receive_state = rule.init(params), program.receive.init(params)
-    shared = program.form in ("fused", "mapped")
     state = State(
         params=params,
         rule=rule_state,
         receive=receive_state,
         worker=stack(program.worker.init(params), program.num_workers),
-        loss_scale=loss_scale if shared else stack(loss_scale, program.num_workers),
+        loss_scale=stack(loss_scale, program.num_workers),
         slots=make_slots(
             waiting_like(program, params) if program.form == "early" else program.as_stored(params),
             program.num_slots,

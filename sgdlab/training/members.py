@@ -80,11 +80,8 @@ def run_members(
 ) -> Histories:
     """Run every member of a program and collect the histories in order."""
     check_stop(stop)
-    if members not in (None, "threads", "vmap"):
-        raise ValueError(f'members: {members!r} is unknown; allowed: "threads", "vmap"')
-    alone = program.average is not None  # members would meet in each other's collectives
-    one_by_one = alone or jax.default_backend() == "cpu"
-    members = members or ("threads" if one_by_one else "vmap")
+    alone = program.average is not None
+    members = choose_members(members, program.average)
     waves = program.form == "waves"
     capacity = find_capacity([run.plan for run in runs], every, waves=waves)
     job = _Job(
@@ -116,6 +113,15 @@ def run_members(
             job.cancelled.set()
             pool.shutdown(cancel_futures=True)
             raise
+
+
+def choose_members(members: str | None, average: Average | None) -> str:
+    """Whether members run one by one, "threads", or side by side, "vmap"; checks what was asked."""
+    if members not in (None, "threads", "vmap"):
+        raise ValueError(f'members: {members!r} is unknown; allowed: "threads", "vmap"')
+    # On a mesh members would meet in each other's collectives.
+    one_by_one = average is not None or jax.default_backend() == "cpu"
+    return members or ("threads" if one_by_one else "vmap")
 
 
 def _run_batch(job: _Job, runs: Sequence[Run]) -> list[History]:

@@ -37,8 +37,9 @@ class Sent(NamedTuple):
 def send(step: Step, state: State, read, worker_state, loss_scale, drawn: Draws) -> Sent:
     """One worker computes one message at the version that it has read."""
     program = step.program
+    average, microbatches = program.spread(drawn.rows.shape[-1])
     value_and_grad = make_value_and_grad(
-        program.task, program.policy, loss_scale, program.average, program.microbatches
+        program.task, program.policy, loss_scale, average, microbatches
     )
     batches = jax.tree.map(lambda column: column[drawn.rows], step.data.train)
     key = None if drawn.keys is None else jax.random.wrap_key_data(drawn.keys)
@@ -49,9 +50,16 @@ def send(step: Step, state: State, read, worker_state, loss_scale, drawn: Draws)
     loss = info["loss"].astype(jnp.float32)
     if not program.guard:
         return Sent(message, new_state, loss, None)
-    finite = all_finite(message)
-    message = select_tree(finite, message, jax.tree.map(jnp.zeros_like, message))
+    finite = all_finite(message)  # of the mean over devices, so that all of them agree
     return Sent(message, select_tree(finite, new_state, worker_state), loss, finite)
+
+
+def leave_out(sent: Sent) -> Sent:
+    """Zeros in place of a message that is not finite, so that it adds nothing to a sum."""
+    if sent.finite is None:
+        return sent
+    zeros = jax.tree.map(jnp.zeros_like, sent.message)
+    return sent._replace(message=select_tree(sent.finite, sent.message, zeros))
 
 
 def waiting_like(program: Program, params: Any) -> Sent:
@@ -79,7 +87,8 @@ def measure(step: Step, state: State, m, read, sent: Sent, loss_scale) -> dict[s
     """The message's loss, how far the parameters have moved since it was computed, and its angle.
 
     distance: ‖w − w_read‖. cosine: between the message and the one that the same worker would have
-    sent for the same batch from the current parameters; it costs a second message.
+    sent for the same batch from the current parameters; it costs a second message, and is NaN for
+    one that is not finite.
     """
     program, report = step.program, {"loss": sent.loss}
     if "distance" in program.measures:
@@ -89,8 +98,10 @@ def measure(step: Step, state: State, m, read, sent: Sent, loss_scale) -> dict[s
         who = step.chunk.worker[m]
         drawn = get_row(step.draws, m)
         worker_state = get_row(state.worker, who)
-        fresh = send(step, state, state.params, worker_state, loss_scale, drawn)
+        fresh = leave_out(send(step, state, state.params, worker_state, loss_scale, drawn))
         norms = optax.tree.norm(sent.message) * optax.tree.norm(fresh.message)
         cosine = optax.tree.vdot(sent.message, fresh.message) / jnp.maximum(norms, 1e-30)
         report["cosine"] = jnp.asarray(cosine, jnp.float32)
+        if sent.finite is not None:
+            report["cosine"] = jnp.where(sent.finite, report["cosine"], jnp.nan)
     return report

@@ -7,6 +7,7 @@ seeds, rates and timelines of equal shape share one compile.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
@@ -47,7 +48,6 @@ class Program:
       num_slots: stale versions kept, or messages where they are computed early.
       compact_slots: keep them in the compute dtype, because nothing else reads them.
       has_table: whether a row per worker is kept from update to update.
-      rows_are_means: whether each row of that table has one say, however many messages it holds.
       has_refused: whether messages are walked that the server refused.
       messages_per_update: the same for every update, or 0 where it varies.
       batch_size: rows in a minibatch, B.
@@ -69,7 +69,6 @@ class Program:
     num_slots: int
     compact_slots: bool
     has_table: bool
-    rows_are_means: bool
     has_refused: bool
     messages_per_update: int
     batch_size: int
@@ -103,6 +102,19 @@ class Program:
         if self.average is None:
             return outputs
         return jax.lax.with_sharding_constraint(outputs, replicated(self.average.mesh))
+
+    def spread(self, rows: int) -> tuple[Average | None, int]:
+        """Over which devices and in how many parts a gradient over so many rows is computed.
+
+        A message alone may have too few rows where many at once have enough: then it is cut into
+        fewer parts, or every device computes all of it.
+        """
+        if self.average is None:
+            return None, math.gcd(rows, self.microbatches)
+        parts = self.average.parts
+        if rows % parts:
+            return None, 1
+        return self.average, math.gcd(rows // parts, self.microbatches)
 
     @property
     def needs_key(self) -> bool:
@@ -149,7 +161,7 @@ class State(NamedTuple):
       rule: the rule's state.
       receive: the state of the transform that messages pass.
       worker: the workers' states, each leaf `[N, …]`.
-      loss_scale: one loss scale where messages are fresh and equal, else one a worker, `[N]`.
+      loss_scale: each worker's own, `[N]`.
       slots: the stale versions or the messages under way, each leaf `[S, n]` of flattened rows, or
         `()`.
       table: a `Table` with a row per worker, or `()`.
@@ -191,7 +203,9 @@ class Chunk(NamedTuple):
       start: `[C + 1]` uint32, update u walks the messages `start[u]:start[u + 1]`.
       write_slot: `[C]` uint32, where each update stores its version.
       staleness: `[C]` float32, the updates' mean staleness.
-      row_weight: `[C, N]` float32, or `None` without a table.
+      row_weight: `[C, N]` float32, and
+      rows_are_means: bool scalar, whether each row of the table has one say, however many messages
+        it holds; both `None` without a table.
       worker: `[M]` int32.
       local_index: `[M]` int32.
       message_staleness: `[M]` int32.
@@ -211,6 +225,7 @@ class Chunk(NamedTuple):
     write_slot: Any
     staleness: Any
     row_weight: Any
+    rows_are_means: Any
     worker: Any
     local_index: Any
     message_staleness: Any

@@ -17,7 +17,7 @@ from sgdlab.precision import DynamicLossScale, NoOpLossScale, get_policy
 from sgdlab.tasks import Task
 from sgdlab.timelines import Timeline
 from sgdlab.timelines.early import go_early
-from sgdlab.timelines.plan import plan
+from sgdlab.timelines.plan import needs_table, plan
 from sgdlab.training.batches import make_shards
 from sgdlab.training.checkpoints.resuming import CheckpointPlan, went_early
 from sgdlab.training.chunks import choose_length
@@ -31,7 +31,7 @@ from sgdlab.training.devices.mesh import make_mesh, replicated
 from sgdlab.training.devices.sharding import shard_params
 from sgdlab.training.forms import can_go_early, choose_form, common, find_traits, pays_early
 from sgdlab.training.history import Histories, History, NumericalError
-from sgdlab.training.members import ChunkReport, Run, run_members
+from sgdlab.training.members import ChunkReport, Run, choose_members, run_members
 from sgdlab.training.program import Data, FixedRule, Member, Program
 from sgdlab.training.receiving import Receive, check_receive
 from sgdlab.workers import WorkerProgram, gradient
@@ -176,6 +176,7 @@ def replay_many(
         evaluate_every=evaluate_every,
         measures=measures,
         record=record,
+        members=members,
         width=width,
         mesh=mesh,
         collective=collective,
@@ -237,6 +238,7 @@ def prepare(
     evaluate_every: int | None = None,
     measures: Sequence[str] = (),
     record: Callable[[Any], dict[str, jax.Array]] | None = None,
+    members: str | None = None,
     width: int = 1,
     mesh: Mesh | None = None,
     collective: Collective = "jit",
@@ -267,9 +269,12 @@ def prepare(
     stateful = traits.has_worker_state or isinstance(scale, DynamicLossScale)
     if mesh is not None and width > 1:
         raise ValueError(f"width: {width} on a mesh; allowed: 1, its devices share each gradient")
-    plans = [plan(each, include_dropped=stateful, width=width) for each in timelines]
-    check_receive(receive, make_rule, _points(hyperparameters or {}), plans, traits.params)
-    form = choose_form(task, worker, traits, stateful, timelines, plans)
+    table = any(needs_table(each, leaves_out=guard) for each in timelines)
+    plans = [plan(each, include_dropped=stateful, width=width, table=table) for each in timelines]
+    points = _points(hyperparameters or {})
+    check_receive(receive, make_rule, points, plans, traits.params)
+    one_by_one = len(points) * len(seeds) == 1 or choose_members(members, average) == "threads"
+    form = choose_form(task, worker, traits, stateful, one_by_one or not guard, timelines, plans)
     if form == "single" and not measures and can_go_early(traits, stateful, timelines):
         on_cpu = jax.default_backend() == "cpu"  # elsewhere a branch waits for the device
         if (on_cpu and pays_early(timelines)) if early is None else early:
@@ -288,8 +293,7 @@ def prepare(
         and receive is _IDENTITY
         and not measures
         and not traits.reads_stale_params,
-        has_table=any(each.has_table for each in plans),
-        rows_are_means=timelines[0].average == "workers",
+        has_table=table,
         has_refused=any(bool(np.any(each.weight == 0)) for each in plans),
         messages_per_update=common([each.messages_per_update for each in plans]) or 0,
         batch_size=batch_size,
@@ -324,7 +328,7 @@ def prepare(
             _member(seed, point),
         )
         for index, (t, point, seed) in enumerate(
-            itertools.product(range(len(timelines)), _points(hyperparameters or {}), seeds)
+            itertools.product(range(len(timelines)), points, seeds)
         )
     ]
     messages = max(math.ceil(len(each.message) / each.num_updates) for each in plans)

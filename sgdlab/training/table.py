@@ -35,19 +35,20 @@ def add_to_row(table: Table, worker: jax.Array, keep, weight, message: Any) -> T
     return Table(set_row(table.rows, worker, row), counted)
 
 
-def mix_rows(table: Table, row_weight: jax.Array, rows_are_means: bool) -> tuple[Any, jax.Array]:
+def mix_rows(table: Table, row_weight: jax.Array, rows_are_means) -> tuple[Any, jax.Array]:
     """The weighted mean of the rows in use, over what counted in them.
 
     Args:
       table: the workers' rows.
       row_weight: `[N]` float32, 0 for a row that is not in use.
-      rows_are_means: whether each row has one say, however much of it counted; else each message.
+      rows_are_means: bool scalar, whether each row has one say, however much of it counted; else
+        each message has.
 
     Returns:
       `(mean, valid)`: a tree like a message, and whether anything counted.
     """
     some = table.counted > 0
-    each = 1.0 / jnp.where(some, table.counted, 1.0) if rows_are_means else jnp.float32(1)
+    each = 1.0 / jnp.where(some & rows_are_means, table.counted, 1.0)
     share = jnp.where(some, row_weight * each, 0.0)
     total = jnp.sum(share * table.counted)
     share = share / jnp.where(total > 0, total, 1.0)

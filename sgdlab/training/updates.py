@@ -6,31 +6,60 @@ version is read. In the other order XLA copies every slot at every step.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from sgdlab.precision import select_tree
+from sgdlab.precision import DynamicLossScale, all_finite, select_tree
 from sgdlab.training.batches import Draws
-from sgdlab.training.messages import Sent, Step, check_message, measure, send
-from sgdlab.training.program import Program, State
+from sgdlab.training.means import add_message, mean_of_finite, mean_of_total, start_total
+from sgdlab.training.messages import Sent, Step, check_message, leave_out, measure, send
+from sgdlab.training.program import State
 from sgdlab.training.slots import read, store
-from sgdlab.training.table import add_to_row, mix_rows
-from sgdlab.training.trees import get_row, scaled_sum, set_row
+from sgdlab.training.trees import get_row, set_row
 
 
 def _fused_update(step: Step, u, state: State):
-    """Equal fresh messages of a plain gradient are one gradient over the global batch."""
-    count = step.program.messages_per_update
+    """Equal fresh messages of a plain gradient are one gradient over the global batch.
+
+    Under the guard that is so where it is finite and their loss scales are equal, as it says the
+    same of each message then. Elsewhere the update is made message by message.
+    """
+    program, chunk = step.program, step.chunk
+    count = program.messages_per_update
     first = u * count
+    who = jax.lax.dynamic_slice_in_dim(chunk.worker, first, count)
     rows = jax.lax.dynamic_slice_in_dim(step.draws.rows, first, count).reshape(1, -1)
-    sent = send(step, state, state.params, (), state.loss_scale, Draws(rows, None))
-    extra = {"staleness": step.chunk.staleness[u]}
+    extra = {"staleness": chunk.staleness[u]}
     if count == 1:
-        extra |= {"stale_params": state.params, "worker": step.chunk.worker[first]}
-    return _finish(step, state, sent, sent.message, sent.finite, count, extra)
+        extra |= {"stale_params": state.params, "worker": chunk.worker[first]}
+
+    def together() -> Sent:
+        loss_scale = get_row(state.loss_scale, who[0])
+        return send(step, state, state.params, (), loss_scale, Draws(rows, None))
+
+    if not program.guard or count == 1:
+        sent = together()
+        finite = None if sent.finite is None else sent.finite[None]
+        return _finish(step, state, who, sent, sent.message, finite, extra)
+    sent = _where_scales_agree(state.loss_scale, who, together)
+    return jax.lax.cond(
+        sent.finite,
+        lambda: _finish(step, state, who, sent, sent.message, jnp.ones(count, jnp.bool_), extra),
+        lambda: _walk_update(step, u, state),
+    )
+
+
+def _where_scales_agree(loss_scale: Any, who, together: Callable[[], Sent]) -> Sent:
+    """One gradient in place of some workers' own; not finite where their loss scales differ."""
+    if not isinstance(loss_scale, DynamicLossScale):
+        return together()
+    scales = loss_scale.loss_scale[who]
+    nothing = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(together))
+    return jax.lax.cond(jnp.all(scales == scales[0]), together, lambda: nothing)
 
 
 def _mapped_update(step: Step, u, state: State):
@@ -41,28 +70,37 @@ def _mapped_update(step: Step, u, state: State):
         (step.chunk.worker, step.draws),
     )
 
-    def one(worker_state, drawn):
-        return send(step, state, state.params, worker_state, state.loss_scale, drawn)
+    def one(worker_state, loss_scale, drawn):
+        return leave_out(send(step, state, state.params, worker_state, loss_scale, drawn))
 
-    sent = jax.vmap(one)(jax.tree.map(lambda leaf: leaf[who], state.worker), draws)
-    mean = jax.tree.map(lambda leaf: jnp.mean(leaf, axis=0), sent.message)
-    finite = None if sent.finite is None else jnp.all(sent.finite)
+    states, scales = jax.tree.map(lambda leaf: leaf[who], (state.worker, state.loss_scale))
+    sent = jax.vmap(one)(states, scales, draws)
+    if sent.finite is None:
+        mean = jax.tree.map(lambda leaf: jnp.mean(leaf, axis=0), sent.message)
+    else:
+        mean = mean_of_finite(sent.message, sent.finite)
     workers = jax.tree.map(lambda old, new: old.at[who].set(new), state.worker, sent.worker)
-    state = state._replace(worker=workers)
     extra = {"staleness": step.chunk.staleness[u]}
-    return _finish(step, state, sent, mean, finite, count, extra)
+    return _finish(step, state._replace(worker=workers), who, sent, mean, sent.finite, extra)
 
 
-def _finish(step: Step, state: State, sent: Sent, mean, finite, count, extra):
-    """Messages at one version agree on finiteness, so they share one loss scale."""
-    state = _apply(step, state, mean, finite, **extra)
+def _finish(step: Step, state: State, who, sent: Sent, mean, finite, extra):
+    """An update of fresh messages that have been averaged; `finite`, `[count]`, may be `None`."""
     fresh = {"distance": jnp.float32(0), "cosine": jnp.float32(1)}
     report = {name: fresh[name] for name in step.program.measures}
-    report["loss"] = jnp.mean(sent.loss)
-    if finite is not None:
-        report["skipped"] = jnp.where(finite, 0, count).astype(jnp.int32)
-        state = state._replace(loss_scale=state.loss_scale.adjust(finite))
-    return state, report
+    if finite is None:
+        return _apply(step, state, mean, None, **extra), report | {"loss": jnp.mean(sent.loss)}
+    valid = jnp.any(finite)
+    state = _apply(step, state, mean, valid, **extra)
+    if "cosine" in report:
+        report["cosine"] = jnp.where(valid, report["cosine"], jnp.nan)
+    told = jnp.where(valid, finite, True)  # of all, where none is left
+    report["loss"] = jnp.mean(jnp.broadcast_to(sent.loss, finite.shape), where=told)
+    report["skipped"] = jnp.sum(~finite, dtype=jnp.int32)
+    scales = jax.tree.map(lambda leaf: leaf[who], state.loss_scale)
+    scales = jax.vmap(lambda scale, fine: scale.adjust(fine))(scales, finite)
+    scales = jax.tree.map(lambda old, new: old.at[who].set(new), state.loss_scale, scales)
+    return state._replace(loss_scale=scales), report
 
 
 class _Senders(NamedTuple):
@@ -84,7 +122,8 @@ def take(step: Step, state: State, m, senders: _Senders) -> Taken:
     """The version that message m was computed at is read, and the message computed."""
     stale = _read(step, state, m)
     worker, loss_scale = _of_sender(step, m, senders)
-    return Taken(stale, send(step, state, stale, worker, loss_scale, get_row(step.draws, m)))
+    sent = send(step, state, stale, worker, loss_scale, get_row(step.draws, m))
+    return Taken(stale, leave_out(sent))
 
 
 def take_wave(step: Step, first, state: State) -> tuple[State, Taken]:
@@ -118,7 +157,7 @@ def _early_update(step: Step, u, state: State):
     """
     steps = step.chunk.early
     loss_scale = get_row(state.loss_scale, steps.worker[u])
-    sent = send(step, state, state.params, (), loss_scale, get_row(step.draws, u))
+    sent = leave_out(send(step, state, state.params, (), loss_scale, get_row(step.draws, u)))
     flat = not step.program.spreads_params
     slots = store(state.slots, steps.write_slot[u], sent, flat=flat)
 
@@ -153,22 +192,6 @@ def _serve(step: Step, u, state: State, taken: Taken):
     return state, report
 
 
-class _Total(NamedTuple):
-    """What the messages of one update add up to.
-
-    Attributes:
-      value: the weighted sum of the messages, or the `Table`.
-      weight: the sum of the weights that counted.
-      share: the sum of the shares in the mean loss that counted.
-      report: the weighted sums of the loss and of the measures, and how many were skipped.
-    """
-
-    value: Any
-    weight: jax.Array
-    share: jax.Array
-    report: dict[str, jax.Array]
-
-
 def _walk_update(step: Step, u, state: State):
     """Messages are computed one after another and added to their mean, or to a table of rows."""
     program, chunk = step.program, step.chunk
@@ -178,20 +201,15 @@ def _walk_update(step: Step, u, state: State):
         senders, total = carry
         taken = take(step, state, m, senders)
         senders, message, finite, report = _receive(step, state, m, taken, senders)
-        return senders, _add(step, m, total, message, finite, report)
+        return senders, add_message(step, m, total, message, finite, report)
 
-    carry = _senders(state), _start_total(program, state)
+    carry = _senders(state), start_total(program, state)
     senders, total = jax.lax.fori_loop(chunk.start[u], chunk.start[u + 1], add, carry)
-    state, mean, valid = state._replace(**senders._asdict()), total.value, total.weight > 0
+    state = state._replace(**senders._asdict())
     if program.has_table:
         state = state._replace(table=total.value)
-        mean, valid = mix_rows(total.value, chunk.row_weight[u], program.rows_are_means)
-    elif program.guard:
-        mean = jax.tree.map(lambda leaf: leaf / total.weight.astype(leaf.dtype), mean)
-    valid = valid if program.guard else None
-    state = _apply(step, state, mean, valid, staleness=chunk.staleness[u])
-    skipped = {name: total.report.pop(name) for name in ("skipped",) if program.guard}
-    return state, {name: value / total.share for name, value in total.report.items()} | skipped
+    mean, valid, report = mean_of_total(step, u, total)
+    return _apply(step, state, mean, valid, staleness=chunk.staleness[u]), report
 
 
 def _senders(state: State) -> _Senders:
@@ -244,43 +262,15 @@ def _receive(step: Step, state: State, m, taken: Taken, senders: _Senders):
     check_message("receive", message, state.params)
     if program.has_refused:  # the server never saw it: only the worker's own state advances
         receive = select_tree(chunk.weight[m] > 0, receive, senders.receive)
-    scales = senders.loss_scale
-    if sent.finite is not None:
-        receive = select_tree(sent.finite, receive, senders.receive)
-        scales = set_row(scales, who, loss_scale.adjust(sent.finite))
+    scales, finite = senders.loss_scale, sent.finite
+    if finite is not None:
+        scales = set_row(scales, who, loss_scale.adjust(finite))
+        if message is not sent.message:  # what `receive` has made of it may be out of range
+            finite &= all_finite(message)
+            message = select_tree(finite, message, jax.tree.map(jnp.zeros_like, message))
+        receive = select_tree(finite, receive, senders.receive)
     senders = _Senders(set_row(senders.worker, who, sent.worker), scales, receive)
-    return senders, message, sent.finite, measure(step, state, m, stale, sent, loss_scale)
-
-
-def _start_total(program: Program, state: State) -> _Total:
-    report = {name: jnp.float32(0) for name in ("loss", *program.measures)}
-    if program.guard:
-        report["skipped"] = jnp.int32(0)
-    zeros = jax.tree.map(jnp.zeros_like, state.params)
-    value = state.table if program.has_table else zeros
-    return _Total(value, jnp.float32(0), jnp.float32(0), report)
-
-
-def _add(step: Step, m, total: _Total, message, finite, report) -> _Total:
-    """Message m is added to the sum, or to its worker's row; one that is not finite is left out."""
-    program, chunk = step.program, step.chunk
-    weight, share = chunk.weight[m], chunk.share[m]
-    counts = weight > 0
-    if finite is not None:
-        skipped = total.report["skipped"] + (counts & ~finite).astype(jnp.int32)
-        weight, share = (jnp.where(finite, x, 0.0) for x in (weight, share))
-        counts = counts & finite
-    report = {
-        name: total.report[name] + share * jnp.where(counts, value, 0.0)
-        for name, value in report.items()
-    }
-    if finite is not None:
-        report["skipped"] = skipped
-    if program.has_table:
-        value = add_to_row(total.value, chunk.worker[m], chunk.keep[m], weight, message)
-    else:
-        value = scaled_sum(None, total.value, weight, message)
-    return _Total(value, total.weight + weight, total.share + share, report)
+    return senders, message, finite, measure(step, state, m, stale, sent, loss_scale)
 
 
 def _apply(step: Step, state: State, mean, valid, **extra) -> State:

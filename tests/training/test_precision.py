@@ -66,19 +66,35 @@ def test_an_absurd_first_scale_recovers(digits):
     assert abs(scaled.evaluations["loss"].iloc[-1] - expected) <= 0.1 * expected
 
 
-def test_a_synchronous_run_has_one_scale_and_an_asynchronous_one_has_one_a_worker(handmade):
+@pytest.mark.parametrize("protocol", [timelines.synchronous, timelines.asynchronous])
+def test_every_worker_has_a_loss_scale_of_its_own(protocol):
     cluster = timelines.Cluster(workers=3, compute=timelines.exponential(1.0))
-    shapes = {}
-    for protocol in (timelines.synchronous, timelines.asynchronous):
-        chunk = make_chunk(
-            tasks.quadratic(curvature=1.0),
-            rules.sgd(0.1),
-            protocol(cluster, updates=4),
-            precision="mixed_float16",
-            loss_scale=DynamicLossScale(),
-        )
-        shapes[protocol.__name__] = {leaf.shape for leaf in jax.tree.leaves(chunk.state.loss_scale)}
-    assert shapes == {"synchronous": {()}, "asynchronous": {(3,)}}
+    chunk = make_chunk(
+        tasks.quadratic(curvature=1.0),
+        rules.sgd(0.1),
+        protocol(cluster, updates=4),
+        precision="mixed_float16",
+        loss_scale=DynamicLossScale(),
+    )
+    assert {leaf.shape for leaf in jax.tree.leaves(chunk.state.loss_scale)} == {(3,)}
+
+
+def test_a_finite_fused_gradient_counts_as_a_finite_message_of_each_worker():
+    """At w = 0 and S = 2¹¹ worker 1's own gradient, −60·S, is out of float16's range, and the mean
+    with worker 0's, −(0.5 + 60)/2·S = −61,952, is not: nobody's scale falls."""
+    history = training.replay(
+        tasks.quadratic(curvature=1.0, start=0.0, targets=[[0.5], [60.0]]),
+        rules.sgd(0.25),
+        timelines.synchronous(timelines.Cluster(workers=2), updates=1),
+        partition=[np.array([0]), np.array([1])],
+        batch_size=1,
+        precision="mixed_float16",
+        loss_scale=DynamicLossScale(2.0**11),
+    )
+    np.testing.assert_array_equal(history.skipped, [0])
+    np.testing.assert_array_equal(history.loss_scale.loss_scale, [2.0**11, 2.0**11])
+    np.testing.assert_array_equal(history.loss_scale.counter, [1, 1])
+    np.testing.assert_array_equal(history.params, [0.25 * (0.5 + 60.0) / 2])
 
 
 def test_a_worker_that_overflows_lowers_its_own_scale_alone():

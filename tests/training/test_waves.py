@@ -6,6 +6,8 @@ import optax
 import pytest
 
 from sgdlab import precision, rules, tasks, timelines, training, workers
+from sgdlab.training.inspecting import ChunkProgram
+from sgdlab.training.program import FixedRule
 
 CLUSTER = timelines.Cluster(workers=6, compute=timelines.gamma(mean=1.0, shape=2.0))
 TIMELINES = {
@@ -72,6 +74,16 @@ def test_a_worker_that_remembers_has_one_message_in_a_wave(handmade):
     alone = training.replay(task, rules.sgd(0.1), timeline, worker=worker)
     together = training.replay(task, rules.sgd(0.1), timeline, worker=worker, width=4)
     np.testing.assert_allclose(together.params, alone.params, rtol=1e-6)
+
+
+def test_a_chunk_of_waves_makes_the_updates_of_a_replay():
+    task, timeline = tasks.quadratic([1.0, 0.3]), TIMELINES["asynchronous"]()
+    options = {"width": 4, "evaluate_every": 60}
+    chunk = ChunkProgram(task, FixedRule(rules.sgd(0.1)), timeline, **options)
+    assert chunk.program.form == "waves"
+    chunk.run()
+    whole = training.replay(task, rules.sgd(0.1), timeline, record=lambda w: {"w": w}, **options)
+    np.testing.assert_allclose(chunk.state.params, whole.records["w"][59], rtol=1e-6)
 
 
 def test_waves_on_a_mesh_are_refused():

@@ -12,7 +12,8 @@ def walk(timeline, start, send, learning_rate, receive=None):
       timeline: any timeline.
       start: `[d]`, version 0.
       send: `send(worker, index, w) -> message`, the worker's index-th message, computed at w; it is
-        asked for the messages that arrive, the refused ones too, and may keep state of its own.
+        asked for the messages that arrive, the refused ones too, and may keep state of its own;
+        `None` for one that is not finite, which is left out of its mean.
       learning_rate: η.
       receive: `receive(message, staleness) -> message`.
 
@@ -26,7 +27,8 @@ def walk(timeline, start, send, learning_rate, receive=None):
             versions.append(_update(timeline, versions, sent, learning_rate))
         read = versions[timeline.read_version[m]]
         message = send(int(timeline.worker[m]), int(timeline.local_index[m]), read)
-        sent[m] = message if receive is None else receive(message, timeline.staleness[m])
+        if message is not None:
+            sent[m] = message if receive is None else receive(message, timeline.staleness[m])
     while len(versions) <= timeline.num_updates:
         versions.append(_update(timeline, versions, sent, learning_rate))
     return np.stack(versions)
@@ -37,6 +39,9 @@ def _update(timeline, versions, sent, learning_rate):
     update = len(versions) - 1
     used = np.flatnonzero((timeline.update >= 0) & (timeline.update <= update))
     used = used[timeline.last_update[used] >= update]
+    used = used[[m in sent for m in used]]
+    if not len(used):
+        return versions[-1]
     if timeline.average == "messages":
         mean = np.mean([sent[m] for m in used], axis=0)
     else:

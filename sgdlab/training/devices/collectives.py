@@ -72,6 +72,11 @@ class Average:
         """Whether parameters are spread over devices, by `fsdp` or `tensor`."""
         return self.mesh.size > self.mesh.shape["data"]
 
+    @property
+    def parts(self) -> int:
+        """Into how many equal parts the rows of a batch are cut, at the least."""
+        return self.microbatches if self.reduction == "canonical" else batch_parts(self.mesh)
+
     def check_rows(self, rows: int, microbatches: int = 1) -> None:
         """Refuse a batch that does not divide, before anything is compiled.
 
