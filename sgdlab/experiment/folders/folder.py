@@ -13,7 +13,6 @@ import json
 import os
 import re
 import secrets
-import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -23,9 +22,14 @@ from typing import Any
 import numpy as np
 
 from sgdlab.experiment.errors import BusyError, OutputError
+from sgdlab.experiment.folders.files import check_directory, check_regular
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 LOCK = "lock"
+_TEMPORARY = re.compile(
+    r"\.(config\.yaml|(summary|claims|environment(-[0-9]+)?)\.json|timeline(-[0-9]+)?\.npz"
+    r"|metrics\.jsonl|history\.npz|report\.html)\.[0-9a-f]{8}\.tmp"
+)
 _ATTEMPTS = 20
 
 
@@ -58,6 +62,14 @@ class RunFolder:
     def close(self) -> None:
         """Give the lock back. The file stays: it means nothing without its holder."""
         os.close(self.lock)
+
+    def clear(self) -> None:
+        """Remove what a process that was killed has left half written."""
+        for where, _, names in os.walk(self.path):
+            for name in names:
+                if _TEMPORARY.fullmatch(name):
+                    with telling(Path(where, name)):
+                        os.unlink(Path(where, name))
 
     def directory(self, *parts: str) -> Path:
         """A folder within the run's, made where it is missing."""
@@ -99,7 +111,7 @@ def create_folder(root: str | Path, name: str, run_id: str | None = None) -> Run
         if not NAME.fullmatch(text):
             raise OutputError(f"{what}: {text!r} given; allowed: {NAME.pattern}")
     parent = Path(root) / name
-    with _telling(Path(root)):
+    with telling(Path(root)):
         Path(root).mkdir(parents=True, exist_ok=True)
     _make_directory(parent)
     for _ in range(_ATTEMPTS):
@@ -125,9 +137,11 @@ def open_folder(path: str | Path) -> RunFolder:
       OutputError: it is no folder, a symbolic link, or cannot be written.
     """
     path = Path(path)
-    _check_directory(path)
-    with _telling(path):
-        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    check_directory(path)
+    if os.path.lexists(path / LOCK):
+        check_regular(path / LOCK)
+    with telling(path):
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         lock = os.open(path / LOCK, flags, 0o644)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -143,18 +157,20 @@ def find_config(path: str | Path) -> Path:
     """The config of a run folder that is there.
 
     Raises:
-      OutputError: it is no run folder.
+      OutputError: it is no run folder, or a link to one; or its config is no regular file.
     """
-    config = Path(path) / "config.yaml"
-    if not config.is_file():
+    path = Path(path)
+    if not os.path.lexists(path / "config.yaml"):
         raise OutputError(f"{path}: no run folder; allowed: a folder with a config.yaml")
-    return config
+    check_directory(path)
+    check_regular(path / "config.yaml")
+    return path / "config.yaml"
 
 
 def is_busy(path: Path) -> bool:
     """Whether another process holds the run folder."""
     try:
-        lock = os.open(path / LOCK, os.O_RDONLY | os.O_NOFOLLOW)
+        lock = os.open(path / LOCK, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
         return False
     try:
@@ -174,11 +190,11 @@ def write_file(path: Path, content: bytes) -> Path:
     """
     beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
-        with _telling(path), open(beside, "xb") as file:
+        with telling(path), open(beside, "xb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        with _telling(path):
+        with telling(path):
             os.replace(beside, path)
     finally:
         beside.unlink(missing_ok=True)
@@ -199,7 +215,7 @@ def to_json(value: Any) -> Any:
 
 
 @contextmanager
-def _telling(path: Path) -> Iterator[None]:
+def telling(path: Path) -> Iterator[None]:
     """Failures of the file system in one line."""
     try:
         yield
@@ -208,20 +224,9 @@ def _telling(path: Path) -> Iterator[None]:
 
 
 def _make_directory(path: Path) -> None:
-    with _telling(path):
+    with telling(path):
         path.mkdir(exist_ok=True)
-    _check_directory(path)
-
-
-def _check_directory(path: Path) -> None:
-    try:
-        mode = path.lstat().st_mode
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be opened: {error.strerror}") from error
-    if stat.S_ISLNK(mode):
-        raise OutputError(f"{path}: is a symbolic link; allowed: a folder")
-    if not stat.S_ISDIR(mode):
-        raise OutputError(f"{path}: is no folder; allowed: a folder")
+    check_directory(path)
 
 
 def new_id() -> str:

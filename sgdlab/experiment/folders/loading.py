@@ -5,17 +5,27 @@ from __future__ import annotations
 import json
 import math
 import os
-import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from sgdlab.experiment.claims.judging import Judgement
-from sgdlab.experiment.errors import ExperimentError, OutputError
+from sgdlab.experiment.errors import ConfigError, ExperimentError, OutputError
+from sgdlab.experiment.folders.files import (
+    MAX_JSON,
+    check_directory,
+    check_regular,
+    find_folder,
+    read_bytes,
+    read_json,
+)
 from sgdlab.experiment.folders.folder import is_busy
 from sgdlab.experiment.folders.run import Member, Run
+from sgdlab.experiment.folders.seal import check_seal, lacks_seal
+from sgdlab.experiment.folders.summary import DIGEST, FILES, SUMMARY, read_summary
 from sgdlab.experiment.reading.parsing import parse
+from sgdlab.tasks.datasets import DataError, read_npz
 from sgdlab.timelines import Timeline, TimelineError
 
 if TYPE_CHECKING:
@@ -23,33 +33,35 @@ if TYPE_CHECKING:
 
 _COLUMNS = ("name", "id", "status", "started", "wall_seconds", "members", "runs", "updates")
 _COLUMNS = (*_COLUMNS, "error", "path")
-_MAX_JSON = 64 * 1024 * 1024
+_OWN = {"members", DIGEST, FILES}  # what a summary holds that a `Run` has elsewhere, or not at all
+_INTEGERS = ("seed", "timeline", "update")
 
 
 def load_run(path: str | Path) -> Run:
     """Read a run folder.
 
     Args:
-      path: the folder.
+      path: the folder; a symbolic link is not followed, nor is one in it.
 
     Returns:
-      The `Run`.
+      The `Run`, all of whose sealed files are what they were when it ended; one that is being
+      written, or was never sealed, as it is.
 
     Raises:
       OutputError: the folder is no run or is damaged; names the file, in one line.
     """
     path = Path(path)
-    summary = read_json(path / "summary.json")
+    check_directory(path)
+    summary = read_summary(path)
+    claims = _read_claims(path / "claims.json")
+    if not is_busy(path):
+        check_seal(path, summary, contents=True)
     config = _read_config(path / "config.yaml")
     environment = read_json(path / "environment.json")
-    entries = summary.get("members")
-    if not isinstance(entries, list):
-        raise OutputError(f"{path / 'summary.json'}: no list of members; allowed: what a run wrote")
-    members = tuple(_load_member(path, entry) for entry in entries)
-    rest = {key: value for key, value in summary.items() if key != "members"}
+    members = tuple(load_member(path, entry) for entry in summary["members"])
+    rest = {key: value for key, value in summary.items() if key not in _OWN}
     rest["status"] = _status(rest, path)
     name = str(config.get("name", path.parent.name))
-    claims = _read_claims(path / "claims.json")
     return Run(path, name, path.name, config, environment, rest, members, claims)
 
 
@@ -61,7 +73,9 @@ def load_runs(root: str | Path = "runs") -> pandas.DataFrame:
 
     Returns:
       Columns name, id, status, started, wall_seconds, members, runs, updates (made by all runs
-      that have finished), path, and error: what is wrong with a damaged folder, in one line.
+      that have finished), path, and error: what is wrong with a damaged folder, in one line, or
+      that a run that has ended is not sealed. Files are compared with the seal by presence and size
+      alone; `load_run` compares every byte.
     """
     import pandas
 
@@ -77,33 +91,44 @@ def find_runs(root: str | Path) -> list[Path]:
         entry
         for parent in _folders(Path(root))
         for entry in _folders(parent)
-        if (entry / "config.yaml").exists() or (entry / "summary.json").exists()
+        if any(os.path.lexists(entry / name) for name in ("config.yaml", SUMMARY))
     )
 
 
 def _row(path: Path) -> dict[str, Any]:
     row = {"name": path.parent.name, "id": path.name, "path": str(path), "error": ""}
+    if _has_only_begun(path):
+        return {**row, "status": _status({"status": "running"}, path)}
     try:
-        summary = read_json(path / "summary.json")
+        summary = read_summary(path)
+        if not is_busy(path):
+            check_seal(path, summary, contents=False)
     except ExperimentError as error:
         return {**row, "status": "damaged", "error": str(error)}
-    members = summary.get("members")
     return {
         **row,
         "status": _status(summary, path),
         "started": summary.get("started"),
         "wall_seconds": summary.get("wall_seconds"),
-        "members": len(members) if isinstance(members, list) else None,
+        "members": len(summary["members"]),
         "runs": summary.get("runs"),
-        "updates": _count_updates(members),
+        "updates": _count_updates(summary["members"]),
+        "error": "not sealed" if lacks_seal(summary) else summary.get("error") or "",
     }
 
 
-def _count_updates(members: Any) -> int | None:
+def _count_updates(members: list[dict[str, Any]]) -> int | None:
     """Made by all replicates of all members; none where no member says."""
-    each = [entry.get("updates") for entry in members or () if isinstance(entry, dict)]
-    found = [made for made in each if isinstance(made, list)]
+    found = [entry["updates"] for entry in members if entry.get("updates") is not None]
     return sum(count for made in found for count in made) if found else None
+
+
+def _has_only_begun(path: Path) -> bool:
+    """Whether there is no summary yet, nor anything that one is written before."""
+    if os.path.lexists(path / SUMMARY):
+        return False
+    later = ("history.npz", "members", "checkpoints")
+    return is_busy(path) or not any(os.path.lexists(path / name) for name in later)
 
 
 def _status(summary: dict[str, Any], path: Path) -> Any:
@@ -120,17 +145,19 @@ def _folders(path: Path) -> list[Path]:
         return []
 
 
-def _load_member(path: Path, entry: Any) -> Member:
-    if not isinstance(entry, dict) or not isinstance(entry.get("folder"), str):
-        raise OutputError(f"{path / 'summary.json'}: a member without its folder")
-    where = path / entry["folder"] if entry["folder"] else path
-    if ".." in Path(entry["folder"]).parts or Path(entry["folder"]).is_absolute():
-        raise OutputError(f"{path / 'summary.json'}: {entry['folder']!r} is outside the run")
-    draws = int(entry.get("draws", 0))
-    try:
-        timelines = tuple(Timeline.load(_real(where / timeline_name(d))) for d in range(draws))
-    except TimelineError as error:
-        raise OutputError(str(error)) from error
+def load_member(path: Path, entry: dict[str, Any]) -> Member:
+    """One point of a run.
+
+    Args:
+      path: the run folder.
+      entry: what its summary says of the point.
+
+    Raises:
+      OutputError: a file of the point is missing or damaged; names it.
+    """
+    where = find_folder(path, *Path(entry["folder"]).parts)
+    draws = entry.get("draws", 0)
+    timelines = tuple(_read_timeline(where / timeline_name(d)) for d in range(draws))
     return Member(
         label=str(entry.get("label", "")),
         point=dict(entry.get("point", {})),
@@ -148,37 +175,19 @@ def timeline_name(draw: int) -> str:
     return f"timeline-{draw}.npz" if draw else "timeline.npz"
 
 
-def _real(path: Path) -> Path:
-    if path.is_symlink():
-        raise OutputError(f"{path}: is a symbolic link; allowed: a file")
-    return path
-
-
-def _read_bytes(path: Path, limit: int = _MAX_JSON) -> bytes:
+def _read_timeline(path: Path) -> Timeline:
+    check_regular(path)
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
-        with os.fdopen(descriptor, "rb") as file:
-            content = file.read(limit + 1)
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be read: {error.strerror}") from error
-    if len(content) > limit:
-        raise OutputError(f"{path}: larger than {limit} bytes; allowed: what a run wrote")
-    return content
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object of a run, or an `OutputError` that names the file."""
-    try:
-        data = json.loads(_read_bytes(path))
-    except (ValueError, RecursionError) as error:
-        raise OutputError(f"{path}: damaged: {error}") from error
-    if not isinstance(data, dict):
-        raise OutputError(f"{path}: damaged: no JSON object")
-    return data
+        return Timeline.load(path)
+    except TimelineError as error:
+        raise OutputError(str(error)) from error
 
 
 def _read_config(path: Path) -> dict[str, Any]:
-    data = parse(_read_bytes(path).decode("utf-8", "replace"), str(path))
+    try:
+        data = parse(read_bytes(path).decode("utf-8", "replace"), str(path))
+    except ConfigError as error:
+        raise OutputError(error.problems[0]) from error
     if not isinstance(data, dict):
         raise OutputError(f"{path}: damaged: no mapping")
     return data
@@ -186,7 +195,7 @@ def _read_config(path: Path) -> dict[str, Any]:
 
 def _read_claims(path: Path) -> tuple[Judgement, ...]:
     """What was judged at the end; nothing where there is no such file."""
-    if not path.exists():
+    if not os.path.lexists(path):
         return ()
     found = read_json(path).get("claims")
     try:
@@ -200,37 +209,52 @@ def _read_evaluations(path: Path) -> pandas.DataFrame:
     import pandas
 
     rows = []
-    lines = _read_bytes(path, 16 * _MAX_JSON).split(b"\n")
+    lines = read_bytes(path, 16 * MAX_JSON).split(b"\n")
     for number, line in enumerate(lines[:-1], 1):
         try:
             row = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise OutputError(f"{path}: line {number} is damaged: {error}") from error
-        if not isinstance(row, dict):
-            raise OutputError(f"{path}: line {number} is damaged: no JSON object")
+        if not _is_evaluation(row):
+            raise OutputError(f"{path}: line {number} is damaged: no evaluation")
         rows.append({key: math.nan if value is None else value for key, value in row.items()})
     columns = None if rows else ["seed", "timeline", "update", "time", "loss"]
     return pandas.DataFrame(rows, columns=columns)
 
 
+def _is_evaluation(row: Any) -> bool:
+    """Whether a line holds numbers by name, whole ones where it says whose it is."""
+    if not isinstance(row, dict) or not {*_INTEGERS, "time"} <= set(row):
+        return False
+    whole = all(type(row[key]) is int and 0 <= row[key] < 2**53 for key in _INTEGERS)
+    return whole and all(value is None or type(value) in (int, float) for value in row.values())
+
+
 def _read_histories(path: Path, draws: int) -> tuple[dict[str, np.ndarray], ...]:
     """The arrays of each draw; none where the run did not get so far."""
-    if not path.exists():
+    if not os.path.lexists(path):
         return ()
+    check_regular(path)
     try:
-        with open(_real(path), "rb") as file, np.lib.npyio.NpzFile(file) as arrays:
-            stored = all(part.compress_type == zipfile.ZIP_STORED for part in _parts(arrays))
-            if not stored:  # so that no file can ask for more memory than it has bytes
-                raise OutputError(f"{path}: damaged: compressed members")
-            names = [name.removesuffix("_0") for name in arrays.files if name.endswith("_0")]
-            if not {"loss", "staleness", "time"} <= set(names):
-                raise OutputError(f"{path}: damaged: without loss, staleness or time")
-            return tuple({name: arrays[f"{name}_{d}"] for name in names} for d in range(draws))
-    except (OSError, ValueError, KeyError, EOFError, MemoryError, zipfile.BadZipFile) as error:
-        if isinstance(error, OutputError):
-            raise
-        raise OutputError(f"{path}: damaged: {' '.join(str(error).split())}") from error
+        arrays = read_npz(path)
+    except DataError as error:
+        raise OutputError(f"{path}: damaged: {str(error).removeprefix(f'{path}: ')}") from error
+    names = [name.removesuffix("_0") for name in arrays if name.endswith("_0")]
+    histories = []
+    for draw in range(draws):
+        history = {name: arrays.get(f"{name}_{draw}") for name in names}
+        if not _is_history(history):
+            text = f"draw {draw} without its loss, staleness and time, or of another shape"
+            raise OutputError(f"{path}: damaged: {text}")
+        histories.append(history)
+    return tuple(histories)
 
 
-def _parts(arrays: np.lib.npyio.NpzFile) -> list[zipfile.ZipInfo]:
-    return arrays.zip.infolist() if arrays.zip is not None else []
+def _is_history(history: dict[str, Any]) -> bool:
+    """Whether all arrays are over the same updates, and the loss `[S, T]` is among them."""
+    if not {"loss", "staleness", "time"} <= set(history) or any(
+        array is None or array.ndim not in (1, 2) for array in history.values()
+    ):
+        return False
+    shape = history["loss"].shape
+    return len(shape) == 2 and all(array.shape[-1] == shape[1] for array in history.values())

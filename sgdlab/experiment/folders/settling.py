@@ -10,6 +10,7 @@ from sgdlab.experiment.config.experiment import Experiment, load_experiment
 from sgdlab.experiment.folders.folder import RunFolder
 from sgdlab.experiment.folders.loading import load_run
 from sgdlab.experiment.folders.run import Run
+from sgdlab.experiment.folders.seal import seal, unseal
 from sgdlab.experiment.reading.parsing import dump
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ FILE = "claims.json"
 
 
 def settle(folder: RunFolder, experiment: Experiment) -> Run:
-    """Judge the claims of an experiment by the run in a folder, and write down what came of them.
+    """Judge the claims of an experiment by a run, write down what came of them, and seal the run.
 
     Args:
       folder: of the run, which has ended.
@@ -29,13 +30,15 @@ def settle(folder: RunFolder, experiment: Experiment) -> Run:
       The `Run`, its claims judged.
     """
     run = load_run(folder.path)
-    if not experiment.claims and not run.claims:
-        return run
-    judged = judge(experiment.claims, experiment.points, run.members)
-    folder.write_json({"claims": [each.to_dict() for each in judged]}, FILE)
-    if run.config != experiment.config:
-        folder.write_text(dump(experiment.config), "config.yaml")
-    return dataclasses.replace(run, config=experiment.config, claims=tuple(judged))
+    if experiment.claims or run.claims:
+        judged = judge(experiment.claims, experiment.points, run.members)
+        unseal(folder)
+        folder.write_json({"claims": [each.to_dict() for each in judged]}, FILE)
+        if run.config != experiment.config:
+            folder.write_text(dump(experiment.config), "config.yaml")
+        run = dataclasses.replace(run, config=experiment.config, claims=tuple(judged))
+    seal(folder)
+    return run
 
 
 def check_claims(run: Run) -> pandas.DataFrame:

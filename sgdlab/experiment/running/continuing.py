@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import warnings
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -10,15 +12,19 @@ from typing import Any
 from sgdlab.experiment.config.experiment import Experiment
 from sgdlab.experiment.config.schema import HORIZONS
 from sgdlab.experiment.errors import ConfigError, OutputError
-from sgdlab.experiment.folders.folder import RunFolder, to_json, write_file
-from sgdlab.experiment.folders.loading import read_json
-from sgdlab.experiment.running.work import FINISHED, Work
-from sgdlab.training import ResumeError, describe_program
+from sgdlab.experiment.folders.files import read_bytes, read_json
+from sgdlab.experiment.folders.folder import RunFolder, telling, to_json, write_file
+from sgdlab.experiment.folders.loading import load_member
+from sgdlab.experiment.folders.seal import check_files, find_of, find_own
+from sgdlab.experiment.folders.summary import FILES, FINISHED, SUMMARY, read_summary
+from sgdlab.experiment.running.work import Work
+from sgdlab.training import CheckpointWarning, ResumeError, describe_program
 from sgdlab.training.checkpoints.identity import check_resume
 
 # Of the keys that a replay could go on without, those that a run folder is made of.
 _FIXED = ("name", "description", "target", "seeds", "timelines", "sweep")
 _CADENCE = "checkpoint_every"
+_LARGEST = 1 << 34  # bytes of a file that is kept
 
 
 def check_same(old: Experiment, new: Experiment) -> None:
@@ -48,42 +54,88 @@ def describe_point(config: Mapping[str, Any], mapped: Mapping[str, float]) -> di
     return describe_program({**rest, "rule": rule})
 
 
-def read_summary(path: Path) -> dict[str, Any]:
-    """The summary that a run has left; empty where it was ended before it wrote one."""
-    if not (path / "summary.json").exists():
+def take_summary(path: Path) -> dict[str, Any]:
+    """The summary that a run has left; empty where there is none, or a damaged one.
+
+    What it says is made again from the checkpoints; a warning says so.
+
+    Raises:
+      OutputError: the config is not the one that was written, so nothing can be made again.
+    """
+    if not os.path.lexists(path / SUMMARY):
         return {}
-    return read_json(path / "summary.json")
+    try:
+        summary = read_summary(path)
+    except OutputError as error:
+        _warn(f"{error}; made again")
+        return {}
+    check_files(path, summary, ["config.yaml"])
+    return summary
 
 
-def take_finished(works: list[Work], summary: Mapping[str, Any]) -> None:
-    """Points that finished over the same horizon keep what stands in the summary."""
-    entries = summary.get("members")
-    if not isinstance(entries, list) or len(entries) != len(works):
+def mend_own(folder: RunFolder, summary: Mapping[str, Any]) -> None:
+    """Take away what is damaged of the files about the whole run: it is written anew."""
+    path = folder.path
+    for name in {*find_own(path), *(each for each in summary.get(FILES, ()) if "/" not in each)}:
+        if not name.endswith(".json"):
+            continue
+        try:
+            check_files(path, summary, [name])
+            read_json(path / name)
+        except OutputError as error:
+            _warn(f"{error}; written anew")
+            with telling(path / name):
+                (path / name).unlink(missing_ok=True)
+
+
+def take_finished(path: Path, works: list[Work], summary: Mapping[str, Any]) -> None:
+    """Points that finished over the same horizon keep what stands in the summary.
+
+    One whose files are damaged is made again, from its checkpoints; a warning names the file.
+    """
+    entries = summary.get("members", ())
+    if len(entries) != len(works):
         return
     for work, entry in zip(works, entries, strict=True):
         config = to_json(work.point.config.model_dump(exclude_none=True))
-        if not isinstance(entry, dict) or entry.get("status") not in FINISHED:
+        old, parts = entry.get("config", {}), "/".join(work.parts)
+        same = all(old.get(key) == config.get(key) for key in HORIZONS)
+        if entry["status"] not in FINISHED or not same or entry["folder"] != parts:
             continue
-        old = entry.get("config")
-        if isinstance(old, dict) and all(old.get(key) == config.get(key) for key in HORIZONS):
-            work.entry, work.status = entry, entry["status"]
+        try:
+            sealed = [name for name in summary.get(FILES, ()) if name.rpartition("/")[0] == parts]
+            check_files(path, summary, sealed)
+            if not sealed:
+                load_member(path, entry)
+        except OutputError as error:
+            _warn(f"{error}; made again")
+            continue
+        work.entry, work.status = entry, entry["status"]
 
 
 class Kept:
     """Files as they are now, to be put back if the run turns out not to go on."""
 
     def __init__(self, folder: RunFolder, works: list[Work]) -> None:
-        names = [folder.path / name for name in ("config.yaml", "summary.json")]
+        names = find_own(folder.path)
         for work in works:
             if work.entry is None:
-                names += sorted(folder.path.joinpath(*work.parts).glob("timeline*.npz"))
-        self._content = {path: path.read_bytes() for path in names if path.exists()}
+                files = find_of(folder.path, "/".join(work.parts))
+                names += [name for name in files if name.endswith(".npz")]
+        self._content: dict[Path, bytes] = {}
+        for name in [*names, SUMMARY]:  # which seals the others
+            with suppress(OutputError):  # what is no file is none to be kept
+                self._content[folder.path / name] = read_bytes(folder.path / name, _LARGEST)
 
     def put_back(self) -> None:
         """Write them as they were; what fails here was said by what went wrong before."""
         with suppress(OutputError):
             for path, content in self._content.items():
                 write_file(path, content)
+
+
+def _warn(text: str) -> None:
+    warnings.warn(CheckpointWarning(text), stacklevel=3)
 
 
 def _describe(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from sgdlab.experiment.errors import ConfigError, OutputError
 from sgdlab.experiment.folders.folder import RunFolder
 from sgdlab.experiment.folders.loading import timeline_name
 from sgdlab.experiment.running.continuing import describe_point
-from sgdlab.experiment.running.work import PointLog, Work, finish
+from sgdlab.experiment.running.work import PointLog, ReplicateLog, Work, finish
 from sgdlab.experiment.running.workshop import Workshop
 from sgdlab.tasks import DataError
 from sgdlab.timelines import TimelineError
@@ -181,7 +181,7 @@ def _plan_checkpoints(
 ) -> training.CheckpointPlan:
     """Where and how often the points of one program save themselves."""
     first = batch[0]
-    owners = _owners(batch)
+    owners, seeds = _owners(batch), first.point.config.run_seeds
     for index, (work, _) in enumerate(owners):
         work.checkpoints.append(directory / str(index))
     updates = max(timeline.num_updates for timeline in first.timelines)
@@ -191,7 +191,11 @@ def _plan_checkpoints(
         directory,
         every=config.checkpoint_every or -(-chunks // _CHECKPOINTS),
         program=describe_point(config.model_dump(mode="json"), first.point.mapped),
-        logs={index: work.log for index, (work, _) in enumerate(owners) if work.log is not None},
+        logs={
+            index: ReplicateLog(work.log, seeds[index % len(seeds)], draw)
+            for index, (work, draw) in enumerate(owners)
+            if work.log is not None
+        },
         interrupt=interrupt,
     )
 

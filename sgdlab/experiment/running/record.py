@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
@@ -13,7 +13,16 @@ import numpy as np
 from sgdlab.experiment.config.experiment import Experiment
 from sgdlab.experiment.errors import ExperimentError
 from sgdlab.experiment.folders.folder import RunFolder, to_json
-from sgdlab.experiment.running.work import FINISHED, Work
+from sgdlab.experiment.folders.seal import (
+    Files,
+    find_of,
+    find_own,
+    measure,
+    measure_all,
+    write_summary,
+)
+from sgdlab.experiment.folders.summary import FINISHED
+from sgdlab.experiment.running.work import Work
 from sgdlab.statistics import time_to
 from sgdlab.timelines import Timeline, head
 
@@ -38,19 +47,33 @@ class Record:
         self._experiment, self._folder, self._works = experiment, folder, works
         self._started = before.get("started") or datetime.now(UTC).isoformat(timespec="seconds")
         self._clock = time.monotonic() - (before.get("wall_seconds") or 0.0)
+        self._final: dict[str, dict[str, Any]] = {}
+        self._sealed: set[int] = set()
 
-    def write(self, *, done: bool = False, status: str = "running") -> None:
-        """Write it."""
+    def write(self, *, done: bool = False) -> None:
+        """Write it: what is final so far is sealed, or nothing where claims are still to be judged.
+
+        Args:
+          done: every point has come to its end.
+        """
+        if not done:
+            self._write("running", self._find_final)
+            return
+        ended = {work.status for work in self._works}
+        status = "failed" if "failed" in ended else "aborted" if ended == {"aborted"} else "done"
+        self._write(status, dict)
+
+    def _write(
+        self, status: str, find_files: Callable[[], Files], error: str | None = None
+    ) -> None:
         goal = self._experiment.points[0].config.goal
         for work in self._works:
             if work.status in FINISHED and work.entry is None:
                 work.entry = describe(work)
-        if done:
-            ended = {work.status for work in self._works}
-            status = (
-                "failed" if "failed" in ended else "aborted" if ended == {"aborted"} else "done"
-            )
-        self._folder.write_json(
+        if not self._folder.writes:
+            return
+        write_summary(
+            self._folder,
             {
                 "status": status,
                 "started": self._started,
@@ -58,18 +81,34 @@ class Record:
                 "programs": len(self._experiment.groups),
                 "runs": self._experiment.num_runs,
                 "target": goal and goal.model_dump(exclude_none=True),
+                **({} if error is None else {"error": error}),
                 "members": [work.entry or describe(work) for work in self._works],
             },
-            "summary.json",
+            find_files(),
         )
 
-    def interrupt(self) -> None:
-        """Say that it ended early; the failure itself matters more than that this one fails."""
+    def _find_final(self) -> Files:
+        """What will not change any more: the run's own files, and those of finished points."""
+        path = self._folder.path
+        if not self._final:
+            self._final = measure(path, find_own(path))
+        for work in self._works:
+            if work.entry is not None and work.point.index not in self._sealed:
+                self._sealed.add(work.point.index)
+                self._final |= measure(path, find_of(path, "/".join(work.parts)))
+        return self._final
+
+    def interrupt(self, error: str | None = None) -> None:
+        """Say that it ended early; the failure itself matters more than that this one fails.
+
+        Args:
+          error: why, in one line, where nobody asked for it.
+        """
         for work in self._works:
             if work.status == "running":
                 work.status = "interrupted"
         with suppress(ExperimentError):
-            self.write(status="interrupted")
+            self._write("interrupted", lambda: measure_all(self._folder.path), error)
 
 
 def describe(work: Work) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import Any
 from sgdlab import training
 from sgdlab.experiment.config.experiment import Experiment, load_experiment
 from sgdlab.experiment.errors import AbortError, FailedError, StoppedError
+from sgdlab.experiment.folders.files import read_json
 from sgdlab.experiment.folders.folder import (
     RunFolder,
     create_folder,
@@ -18,15 +19,16 @@ from sgdlab.experiment.folders.folder import (
     open_folder,
     to_json,
 )
-from sgdlab.experiment.folders.loading import read_json
 from sgdlab.experiment.folders.run import Run
+from sgdlab.experiment.folders.seal import write_summary
 from sgdlab.experiment.folders.settling import settle
 from sgdlab.experiment.reading.parsing import dump
 from sgdlab.experiment.running.continuing import (
     Kept,
     check_same,
-    read_summary,
+    mend_own,
     take_finished,
+    take_summary,
 )
 from sgdlab.experiment.running.environment import describe_environment
 from sgdlab.experiment.running.hosts import announce, follow
@@ -83,6 +85,7 @@ def run_experiment(
         record = Record(experiment, folder, works, {})
         folder.write_text(dump(experiment.config), "config.yaml")
         _note_environment(folder, workshop)
+        record.write()
         announce(folder, works)
         making = Making(folder, experiment, works, workshop, progress, interrupt, resume=False)
         _run(making, record, isolate)
@@ -126,15 +129,20 @@ def resume_run(
     path = Path(path)
     own = find_config(path)
     with open_folder(path) as folder:
+        summary = take_summary(path)
         old, source = load_experiment(own), own if config is None else config
         new = source if isinstance(source, Experiment) else load_experiment(source, overrides)
         check_same(old, new)
-        summary, workshop = read_summary(path), Workshop()
+        workshop = Workshop()
         works = prepare(new, workshop)
-        take_finished(works, summary)
+        take_finished(path, works, summary)
         announce(folder, works)
         kept, record = Kept(folder, works), Record(new, folder, works, summary)
         try:
+            if summary:
+                write_summary(folder, {**summary, "status": "running"})  # which unseals it
+            folder.clear()
+            mend_own(folder, summary)
             folder.write_text(dump(new.config), "config.yaml")
             _note_environment(folder, workshop)
             making = Making(folder, new, works, workshop, progress, interrupt, resume=True)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
+import stat
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,39 +20,65 @@ from sgdlab.experiment.folders.folder import RunFolder, to_json
 from sgdlab.statistics import Direction
 from sgdlab.timelines import Timeline
 from sgdlab.training import checkpoints
-from sgdlab.training.checkpoints.metrics_log import truncate_metrics
-
-FINISHED = ("done", "aborted")
+from sgdlab.training.checkpoints.writing import telling
 
 
 class PointLog(training.MetricsLog):
     """The metrics file of a point, which all its replicates write to.
 
-    A replicate that goes on from a checkpoint makes the lines behind it again, byte for byte; those
-    that the file has already are left out. So nothing is cut back on resume but half a line.
+    What it held is no part of a resumed run: the first replicate that goes on empties it, and each
+    writes again what its checkpoint holds. So no damage of the file outlives a resume.
     """
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
-        lines = path.read_bytes().splitlines(keepends=True)
-        if lines and not lines[-1].endswith(b"\n"):
-            truncate_metrics(path, sum(map(len, lines[:-1])))
-        self._held = {line.decode() for line in lines}
+        if not stat.S_ISREG(os.fstat(self._file).st_mode):
+            self.close()
+            raise training.CheckpointError(f"{path}: is no regular file; allowed: a file")
         self._lock = threading.Lock()
+        self._is_anew = False
 
     def append(self, line: str) -> None:
-        """Add a line that the file did not have when it was opened."""
+        """Add a line."""
         with self._lock:
-            if line + "\n" not in self._held:
-                super().append(line)
+            super().append(line)
+
+    def begin_anew(self) -> None:
+        """Empty it, once."""
+        with self._lock, telling(self.path):
+            if not self._is_anew:
+                os.ftruncate(self._file, 0)
+                self._is_anew = True
+
+
+@dataclass(frozen=True)
+class ReplicateLog:
+    """The part of a point's metrics file that one replicate writes.
+
+    Attributes:
+      log: of the point.
+      seed: of the replicate.
+      draw: of the clocks.
+    """
+
+    log: PointLog
+    seed: int
+    draw: int
 
     def sync(self) -> int:
-        """Bring all lines to the disk; 0, since nobody has to cut the file."""
-        super().sync()
+        """Bring all lines to the disk; 0, since a resume keeps none of them."""
+        self.log.sync()
         return 0
 
     def truncate(self, offset: int) -> None:
-        """Nothing: see above."""
+        """Begin the file anew, unless another replicate has."""
+        del offset
+        self.log.begin_anew()
+
+    def restore(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Write again what the checkpoint holds."""
+        for row in rows:
+            self.log.append(to_line({"seed": self.seed, "timeline": self.draw, **row}))
 
 
 @dataclass
@@ -121,7 +149,7 @@ class Work:
     def write_line(self, row: Mapping[str, Any]) -> None:
         """Add an evaluation to the metrics file and hand it to the system at once."""
         if self.log is not None:
-            self.log.append(_to_line(row))
+            self.log.append(to_line(row))
 
 
 def finish(folder: RunFolder, work: Work) -> None:
@@ -140,7 +168,7 @@ def finish(folder: RunFolder, work: Work) -> None:
         arrays[f"time_{draw}"] = np.asarray(longest.time, np.float64)
     folder.write_arrays(arrays, *work.parts, "history.npz")
     lines = [
-        _to_line({"seed": seed, "timeline": draw, **row})
+        to_line({"seed": seed, "timeline": draw, **row})
         for (draw, seed), history in zip(work.replicates, work.histories, strict=True)
         for row in history.evaluations.to_dict("records")
     ]
@@ -155,5 +183,6 @@ def _stack(rows: list[np.ndarray], length: int) -> np.ndarray:
     return stacked
 
 
-def _to_line(row: Mapping[str, Any]) -> str:
+def to_line(row: Mapping[str, Any]) -> str:
+    """An evaluation as the metrics file has it."""
     return json.dumps(to_json(dict(row)), allow_nan=False)

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sgdlab.experiment.config.experiment import Experiment, load_experiment
-from sgdlab.experiment.errors import AbortError, ConfigError
+from sgdlab.experiment.errors import AbortError, ConfigError, OutputError
 from sgdlab.experiment.folders.folder import open_folder
 from sgdlab.experiment.folders.loading import load_run
 from sgdlab.experiment.folders.run import Run
+from sgdlab.experiment.folders.summary import FINISHED
 
 if TYPE_CHECKING:
     from sgdlab.experiment.running.runner import Progress
@@ -67,14 +68,13 @@ def verify_experiment(
     """
     from sgdlab.experiment.folders.settling import settle
     from sgdlab.experiment.running.runner import resume_run, run_experiment
-    from sgdlab.experiment.running.work import FINISHED
 
     experiment = config if isinstance(config, Experiment) else load_experiment(config, overrides)
     if not experiment.claims:
         raise ConfigError([_no_claims(experiment.source)])
     path = Path(root) / experiment.name / run_id(experiment)
     begun = (path / "config.yaml").exists()
-    if begun and load_run(path).summary.get("status") in FINISHED:
+    if begun and _is_finished(path):
         with open_folder(path) as folder:
             return Verification(settle(folder, experiment), True)
     try:
@@ -90,6 +90,14 @@ def verify_experiment(
             raise
         run = error.run
     return Verification(run, False)
+
+
+def _is_finished(path: Path) -> bool:
+    """Whether a run needs not be made again; one that is damaged is, from its checkpoints."""
+    try:
+        return load_run(path).summary["status"] in FINISHED
+    except OutputError:
+        return False
 
 
 def run_id(experiment: Experiment) -> str:

@@ -131,7 +131,7 @@ def save(
     if leads:
         with telling(path):
             make_folder(folder)
-            _clear(folder)
+            clear(folder)
     form.write(path, folder / _UNFINISHED, state_tree, update, metadata or {})
     if leads:
         with telling(path):
@@ -205,11 +205,14 @@ def find(folder: str | Path) -> list[Path]:
     return [Path(folder, name) for name in sorted(names, reverse=True) if _NAME.fullmatch(name)]
 
 
-def _clear(folder: Path) -> None:
-    """Remove what a process that was killed has left behind as a folder."""
+def clear(folder: Path) -> None:
+    """Remove what a save that was killed has left behind."""
     for name in (_UNFINISHED, _OLD):
-        if (folder / name).is_dir():
-            shutil.rmtree(folder / name)
+        path = folder / name
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def _remove(path: Path) -> None:

@@ -8,10 +8,28 @@ half written, will be made again.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, Protocol
 
 from sgdlab.training.checkpoints.archive import CheckpointError
 from sgdlab.training.checkpoints.writing import sync_folder, telling, write_all
+
+
+class Log(Protocol):
+    """What a replay needs of the file that its callback writes to."""
+
+    def sync(self) -> int:
+        """Bring all lines to the disk; the offset behind the last one."""
+        ...
+
+    def truncate(self, offset: int) -> None:
+        """Go back to what a checkpoint has seen, which is nothing where the offset is 0."""
+        ...
+
+    def restore(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Take the evaluations that the checkpoint holds, in case the file lacks them."""
+        ...
 
 
 class MetricsLog:
@@ -25,7 +43,7 @@ class MetricsLog:
         self.path = Path(path)
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
         with telling(self.path):
-            self._file = os.open(self.path, flags, 0o644)
+            self._file = os.open(self.path, flags | os.O_NONBLOCK, 0o644)  # nor wait for a pipe
             sync_folder(self.path.parent)
 
     def __enter__(self) -> MetricsLog:
@@ -55,6 +73,9 @@ class MetricsLog:
     def truncate(self, offset: int) -> None:
         """See `truncate_metrics`."""
         truncate_metrics(self.path, offset)
+
+    def restore(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Nothing: the file has them."""
 
     def close(self) -> None:
         """Close the file; a second time does nothing."""

@@ -38,7 +38,7 @@ from sgdlab.training.checkpoints.layout import (
     take_rows,
     to_tree,
 )
-from sgdlab.training.checkpoints.metrics_log import MetricsLog
+from sgdlab.training.checkpoints.metrics_log import Log
 from sgdlab.training.program import State
 
 _FACTS = frozenset(
@@ -74,7 +74,7 @@ class CheckpointPlan:
     every: int = 1
     keep: int = 2
     program: Mapping[str, Any] = field(default_factory=dict)
-    logs: Mapping[int, MetricsLog] = field(default_factory=dict)
+    logs: Mapping[int, Log] = field(default_factory=dict)
     interrupt: Callable[[], bool] = lambda: False
 
     def __post_init__(self) -> None:
@@ -109,6 +109,8 @@ class Keeper:
           evaluate_every: updates from one evaluation to the next; `None`: only at both ends.
         """
         self.folder = Path(checkpoint.folder, str(min(members)))
+        if self.folder.is_symlink():
+            raise CheckpointError(f"{self.folder}: is a symbolic link; allowed: a folder")
         self._checkpoint, self._timeline, self._plan = checkpoint, timeline, plan
         self._form, self._evaluate_every = form, evaluate_every
         self._logs = [checkpoint.logs.get(index) for index in members]
@@ -246,6 +248,9 @@ class Keeper:
             fill_record(record, facts, tree, ["update", "time", *metrics])
             if self._goes_on_off_beat(found):
                 forget_end(record, found.update)
+        for log, record in zip(self._logs, records, strict=True):
+            if log is not None:
+                log.restore(record.rows)
         self._saved = found.update
         restored: State = placed["state"]
         places = {

@@ -44,6 +44,10 @@ BASE = {
 ALONE = {**BASE, "sweep": None, "seeds": 1, "timelines": 1}
 
 
+# What a summary says of when it was made and on what, and the digests of both.
+APART = ("started", "wall_seconds", "digest", "files")
+
+
 def results(path):
     """All files that must not depend on interruptions, the last checkpoint of each member too."""
     kept = {}
@@ -54,7 +58,7 @@ def results(path):
             kept[where] = content.name, content.read_bytes()
         elif name.name == "summary.json":
             summary = json.loads(name.read_text())
-            kept[where] = {k: v for k, v in summary.items() if k not in ("started", "wall_seconds")}
+            kept[where] = {k: v for k, v in summary.items() if k not in APART}
         elif not name.name.startswith(("environment", "report", "lock")):
             kept[where] = name.read_bytes()
     return kept

@@ -17,6 +17,7 @@ from sgdlab.experiment import (
     run_experiment,
 )
 from sgdlab.experiment.folders.folder import open_folder
+from sgdlab.experiment.folders.seal import unseal, write_summary
 from sgdlab.experiment.reading.parsing import parse
 
 BASE = {
@@ -216,8 +217,9 @@ def test_runs_are_listed_and_damage_is_told_in_a_line(single, tmp_path):
 def test_a_run_and_its_points_are_running_as_long_as_somebody_holds_the_folder(single, tmp_path):
     path = tmp_path / "quadratic" / "cut"
     shutil.copytree(single[0].path, path)
-    said = (path / "summary.json").read_text()
-    (path / "summary.json").write_text(said.replace('"status": "done"', '"status": "running"'))
+    said = (path / "summary.json").read_text().replace('"status": "done"', '"status": "running"')
+    with open_folder(path) as folder:
+        write_summary(folder, json.loads(said))
 
     def told():
         run = load_run(path)
@@ -230,14 +232,19 @@ def test_a_run_and_its_points_are_running_as_long_as_somebody_holds_the_folder(s
 
 FILES = ["summary.json", "history.npz", "timeline.npz", "environment.json", "metrics.jsonl"]
 DAMAGES = [(name, how) for name in FILES for how in ("cut", "empty", "noise", "gone", "link")]
-# A run that was stopped has no history, and a metrics file may be empty or end in half a line.
-HARMLESS = [("history.npz", "gone"), *(("metrics.jsonl", how) for how in ("cut", "empty", "noise"))]
+# A run that was stopped has no history, and a metrics file may be empty or end in half a line: only
+# the seal of one that has ended tells.
+SEALED = [("history.npz", "gone"), *(("metrics.jsonl", how) for how in ("cut", "empty", "noise"))]
 
 
-@pytest.mark.parametrize(("name", "damage"), [each for each in DAMAGES if each not in HARMLESS])
-def test_a_damaged_run_is_refused_in_one_line(single, tmp_path, name, damage):
+@pytest.mark.parametrize("sealed", [True, False])
+@pytest.mark.parametrize(("name", "damage"), DAMAGES)
+def test_a_damaged_run_is_refused_in_one_line(single, tmp_path, name, damage, sealed):
     path = tmp_path / "run"
     shutil.copytree(single[0].path, path)
+    if not sealed:
+        with open_folder(path) as folder:
+            unseal(folder)
     content = (path / name).read_bytes()
     (path / name).unlink()
     if damage == "link":
@@ -245,6 +252,9 @@ def test_a_damaged_run_is_refused_in_one_line(single, tmp_path, name, damage):
     elif damage != "gone":
         new = {"cut": content[: len(content) // 2], "empty": b"", "noise": b"\xff" * 100}
         (path / name).write_bytes(new[damage])
+    if not sealed and (name, damage) in SEALED:
+        load_run(path)
+        return
     with pytest.raises(OutputError) as caught:
         load_run(path)
     assert name in str(caught.value)
@@ -254,6 +264,8 @@ def test_a_damaged_run_is_refused_in_one_line(single, tmp_path, name, damage):
 def test_a_last_line_that_was_cut_off_is_left_out(single, tmp_path):
     path = tmp_path / "run"
     shutil.copytree(single[0].path, path)
+    with open_folder(path) as folder:
+        unseal(folder)
     content = (path / "metrics.jsonl").read_text()
     (path / "metrics.jsonl").write_text(content[:-10])
     assert len(load_run(path).members[0].evaluations) == 7
