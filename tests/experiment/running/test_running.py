@@ -286,7 +286,8 @@ def lost_in_some(path, times, finals):
     summary = json.loads((path / "summary.json").read_text())
     summary["members"][0]["summary"]["time_to_target"] = times
     summary["members"][0]["summary"]["final"]["loss"] = finals
-    (path / "summary.json").write_text(json.dumps(summary))
+    with open_folder(path) as folder:
+        write_summary(folder, summary)
     return load_run(path)
 
 
