@@ -53,9 +53,10 @@ def draw(**arguments_of):
 
 # %% [markdown]
 # **Only fresh gradients.** `synchronous` waits for everybody. `k_sync` starts everybody afresh once
-# K workers are in, and what the others were computing is stopped. `k_batch_sync` counts gradients
-# in place of workers: a fast one may contribute several, and what was computed at an older version
-# is refused.
+# K workers are in, and what the others were computing is stopped (with `stop=False` they run on as
+# backup workers do, and are refused). `k_batch_sync` counts gradients in place of workers: a fast
+# one may contribute several, and what was computed at an older version is refused. `malenia` does
+# that too, but wants enough of everybody's and averages each worker's first.
 
 # %%
 draw(synchronous={}, k_sync={"k": 5}, k_batch_sync={"k": 6})

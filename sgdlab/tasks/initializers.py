@@ -25,7 +25,7 @@ def fan_in_normal(gain: float, inputs: int = -1) -> Initializer:
     Returns:
       A Flax initializer `(key, shape, dtype) -> array`; the key is consumed.
 
-    Reference: Kaiming He et al., "Delving Deep into Rectifiers", 2015, equation 10 (gain 2).
+    Reference: Kaiming He et al., "Delving Deep into Rectifiers", 2015 (gain 2).
     """
 
     def initialise(key, shape, dtype=jnp.float32):

@@ -142,8 +142,7 @@ def by_label(labels_per_worker: int) -> How:
       ValueError: L is not an integer above 0.
 
     Reference: the pathological split of H. Brendan McMahan et al., "Communication-Efficient
-      Learning of Deep Networks from Decentralized Data", 2017, section 3, here with an exact bound
-      on classes.
+      Learning of Deep Networks from Decentralized Data", 2017, here with an exact bound on classes.
     """
     if not isinstance(labels_per_worker, int) or labels_per_worker < 1:
         raise ValueError(

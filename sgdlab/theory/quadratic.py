@@ -59,7 +59,8 @@ def stability_limit(delay: int, decay: float = 0.0) -> float:
       The limit of h.
 
     Reference:
-      The condition on delay alone: Levin and May, "A note on difference-delay equations", 1976.
+      The condition on delay alone: Levin and May, "A note on difference-delay equations", 1976;
+      with momentum it is derived here.
     """
     if decay == 0.0:
         return 2.0 * math.sin(math.pi / (2.0 * (2 * delay + 1)))

@@ -1,8 +1,10 @@
 """Asynchronous SGD: nobody waits for anybody.
 
 Reference: Tsitsiklis, Bertsekas and Athans, "Distributed Asynchronous Deterministic and Stochastic
-Gradient Optimization Algorithms", 1986; Recht, Ré, Wright and Niu, "Hogwild!", 2011; Dean et al.,
-"Large Scale Distributed Deep Networks", 2012.
+Gradient Optimization Algorithms", 1986; Dean et al., "Large Scale Distributed Deep Networks", 2012,
+whose Downpour SGD this is where a worker pulls and pushes at every step.
+
+A message is applied whole, at one instant: lock-free writes to shared memory aren't simulated.
 """
 
 from dataclasses import dataclass

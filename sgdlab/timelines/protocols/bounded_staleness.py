@@ -1,7 +1,8 @@
 """Stale synchronous parallel: the fast may run ahead of the slowest, but not too far.
 
 Reference: Ho et al., "More Effective Distributed ML via a Stale Synchronous Parallel Parameter
-Server", 2013.
+Server", 2013, whose slowest and fastest workers are at most s clocks apart. A worker reads the
+server's current version here; theirs may read from a cache that is up to s clocks old.
 """
 
 from collections import Counter, defaultdict

@@ -1,7 +1,7 @@
 """The classical queue of stale gradients: every gradient is the same number of updates late.
 
-Reference: Agarwal and Duchi, "Distributed Delayed Stochastic Optimization", 2011; Zinkevich, Smola
-and Langford, "Slow Learners are Fast", 2009.
+Reference: Agarwal and Duchi, "Distributed Delayed Stochastic Optimization", 2011; Langford, Smola
+and Zinkevich, "Slow Learners are Fast", 2009.
 """
 
 from typing import Annotated

@@ -3,7 +3,12 @@
 Reference: Dutta, Joshi, Ghosh, Dube and Nagpurkar, "Slow and Stale Gradients Can Win the Race",
 2018, who stop the others at an update (`stop=True`); Tyurin and Richtárik, "Optimal Time
 Complexities of Parallel Stochastic Optimization Methods Under a Fixed Computation Model", 2023,
-Rennala SGD, where they run on and what they bring is discarded (`stop=False`).
+Rennala SGD, where they are stopped or else what they bring is ignored (`stop=False`).
+
+Rennala SGD is taken from Tyurin, "Bridging the Gap Between Homogeneous and Heterogeneous
+Asynchronous Optimization is Surprisingly Difficult", 2026, Algorithm 1, and from the simulator of
+Maranjyan and Richtárik, which gathers exactly K where that algorithm goes on to K + 1. The worker
+that completes a batch reads the version that results.
 """
 
 from dataclasses import dataclass

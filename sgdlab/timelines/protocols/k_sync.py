@@ -4,6 +4,10 @@ Reference: Dutta, Joshi, Ghosh, Dube and Nagpurkar, "Slow and Stale Gradients Ca
 2018, who stop the others at an update (`stop=True`); Chen, Pan, Monga, Bengio and Jozefowicz,
 "Revisiting Distributed Synchronous SGD", 2016, whose backup workers run on and whose late
 gradients are dropped (`stop=False`).
+
+The second is taken from the documentation of TensorFlow's `SyncReplicasOptimizer`, by which that
+paper's method was released: the first so many gradients of the current step are averaged and stale
+ones dropped. Its queue of tokens can also let a fast worker in twice; here each counts once.
 """
 
 from dataclasses import dataclass

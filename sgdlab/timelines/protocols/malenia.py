@@ -6,7 +6,9 @@ Heterogeneous Asynchronous Optimization is Surprisingly Difficult", 2026, restat
 whose loop ends only above S/n.
 
 The first paper's own text could not be looked up, so whether it ends at equality already is not
-known here; it matters where equal workers reach S/n exactly.
+known here; it matters where equal workers reach S/n exactly. The simulator of Maranjyan and
+Richtárik, "Ringleader ASGD", 2025, is the case of few samples: `samples=1, stop=True`. The worker
+that completes a batch reads the version that results.
 """
 
 from dataclasses import dataclass, field

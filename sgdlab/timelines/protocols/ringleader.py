@@ -1,7 +1,7 @@
 """Ringleader ASGD: asynchronous, with the same say for every worker's data.
 
 Reference: Maranjyan and Richtárik, "Ringleader ASGD: The First Asynchronous SGD with Optimal Time
-Complexity under Data Heterogeneity", 2025.
+Complexity under Data Heterogeneity", 2025, and the authors' simulator.
 
 A round has two phases, and a table with Gᵢ, the sum of worker i's bᵢ gradients.
 

@@ -1,8 +1,8 @@
 """Ringmaster ASGD: asynchronous, with a threshold on staleness.
 
 Reference: Maranjyan, Tyurin and Richtárik, "Ringmaster ASGD: The First Asynchronous SGD with
-Optimal Time Complexity", 2025; Algorithm 1 discards what is too old, Algorithm 2 (`stop=True`)
-stops it before it is finished.
+Optimal Time Complexity", 2025, which discards what is too old or, as in the authors' simulator,
+stops it before it is finished (`stop=True`).
 """
 
 from dataclasses import dataclass, field

@@ -1,7 +1,7 @@
 """A waiting time: the server collects for a while after the first arrival.
 
-The server opens a window when a message comes and nothing is held, and averages what arrives in
-[t, t + wait). It stands between the two extremes: Zhang, Gupta, Lian and Liu, "Staleness-aware
+Ours: the server opens a window when a message comes and nothing is held, and averages what arrives
+in [t, t + wait). It stands between the two extremes: Zhang, Gupta, Lian and Liu, "Staleness-aware
 Async-SGD for Distributed Deep Learning", 2016, count messages where this one counts seconds.
 """
 
