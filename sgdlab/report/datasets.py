@@ -59,7 +59,8 @@ def _outcomes(comparison: Comparison) -> Iterator[Sequence[Any]]:
     )
     yield ["member", *comparison.axes, "draw", "seed", "time_to_target", *metrics]
     for entry in comparison.entries:
-        columns = [entry.times, *(entry.final(metric) for metric in metrics)]
+        finals = [entry.final(metric) for metric in metrics]
+        columns = [entry.times, *(np.where(np.isinf(each), np.nan, each) for each in finals)]
         for index, (draw, seed) in enumerate(entry.replicates):
             values = [c[index] if index < len(c) else "" for c in columns]
             yield [entry.label, *entry.axes.values(), draw, seed, *values]

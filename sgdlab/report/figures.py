@@ -76,7 +76,7 @@ def _curves(comparison: Comparison, entries: Sequence[Entry], metric: str, clock
     if any(entry.member.status not in ENDED for entry in entries):
         caption += " Some have not ended: a line goes as far as all of its replicates that began."
     if any(item.faint for item in series):
-        caption += " Strong: the best member of each group; pale: the others."
+        caption += " Strong: the member of each group with the best median; pale: the others."
     if y_limits:
         below = not all(goes_down(entry, metric) for entry in entries)
         cut = f"below {y_limits[0]:.2g}" if below else f"above {y_limits[1]:.3g}"

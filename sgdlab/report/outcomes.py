@@ -98,7 +98,7 @@ def _against(comparison: Comparison, result: _Result) -> Exhibit:
     )
     caption = f"Dots: replicates; line: their median. {_crosses(result)}{result.remark}".rstrip()
     if len(chosen) < len(ranked):
-        caption += f" The best {len(chosen)} of {len(ranked)} groups."
+        caption += f" The {len(chosen)} of {len(ranked)} groups with the best medians."
     return Exhibit(figure, f"{result.title} against {name}", caption, "outcomes")
 
 
@@ -137,7 +137,7 @@ def _rows(comparison: Comparison, result: _Result) -> Exhibit:
     )
     caption = f"Dots: replicates; upright bar: their median.{result.remark}"
     if len(entries) < len(known):
-        caption += f" The best {len(entries)} of {len(known)} members."
+        caption += f" The {len(entries)} of {len(known)} members with the best medians."
     if len(known) < len(comparison.entries):
         caption += f" {len(comparison.entries) - len(known)} more have not come to an end."
     return Exhibit(figure, result.title, caption, "outcomes")

@@ -54,7 +54,9 @@ def _summary(row: dict[str, Any]) -> dict[str, Any]:
     scale = row["loss_scale"]
     return {
         "policy": row["policy"],
-        f"final {row['metric']}": f"{row['mean']:.4g} ± {row['deviation']:.2g}",
+        f"final {row['metric']}": "not finite"
+        if pd.isna(row["mean"])
+        else f"{row['mean']:.4g} ± {row['deviation']:.2g}",
         "flushed": _percent(row["flushed"]),
         "overflowed": _percent(row["overflowed"]),
         "skipped": row["skipped"],
