@@ -32,12 +32,14 @@ def explain_failure(error: BaseException, signals: Signals) -> tuple[int, list[s
     if hasattr(error, "format_message"):  # what typer says of a wrong option or argument
         return EXIT_USAGE, [f"sgdlab: {' '.join(str(error.format_message()).split())}"]  # pyright: ignore
     from sgdlab.experiment import ExperimentError, StoppedError
+    from sgdlab.experiment.errors import cut
 
     text = " ".join(str(error).split())
     if isinstance(error, StoppedError):
         return 128 + signals.number, [text]
     if isinstance(error, ExperimentError):
         return error.exit_code, list(getattr(error, "problems", ())) or [text]
+    text = cut(text)
     for kind in type(error).__mro__:
         if kind.__name__ in _EXITS:
             return _EXITS[kind.__name__], [f"sgdlab: {text}"]

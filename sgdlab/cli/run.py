@@ -82,6 +82,9 @@ def run(
     if not quiet and hosts.is_leader():
         print(in_one_line(f"{experiment.name}: {experiment.describe()}"))
     if dry_run:
+        from sgdlab.experiment import check_timelines
+
+        check_timelines(experiment)
         _print_points(experiment)
         return
     from sgdlab.experiment import Follower, look_for_nans, open_outlets

@@ -48,7 +48,7 @@ from .studies.precision import (
     format_ranges as format_ranges,
     study_precision as study_precision,
 )
-from .studies.previews import preview as preview
+from .studies.previews import check_timelines as check_timelines, preview as preview
 from .studies.verifying import (
     Verification as Verification,
     find_experiments as find_experiments,

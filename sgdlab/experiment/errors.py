@@ -11,6 +11,14 @@ if TYPE_CHECKING:
     from sgdlab.experiment.folders.run import Run
 
 
+MAX_LENGTH = 300
+
+
+def cut(line: str) -> str:
+    """A line of at most 300 characters: what it is about stands at its beginning."""
+    return line if len(line) <= MAX_LENGTH else f"{line[: MAX_LENGTH - 3]}..."
+
+
 class ExperimentError(Exception):
     """Any failure that a person can do something about, said in one line.
 
@@ -31,7 +39,7 @@ class ConfigError(ExperimentError, ValueError):
     exit_code = 2
 
     def __init__(self, problems: Sequence[str]) -> None:
-        self.problems = tuple(map(in_one_line, problems))
+        self.problems = tuple(cut(in_one_line(problem)) for problem in problems)
         super().__init__("\n".join(self.problems))
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from annotated_types import Ge, Gt
+from annotated_types import Ge, Gt, Lt
 
 # Where a policy says a dtype, in the order of `Policy`'s fields, with the short form.
 KEYS: dict[str, str] = {"params": "p", "compute": "c", "reduce": "r", "output": "o"}
@@ -49,7 +49,7 @@ LOSS_SCALES: dict[str, dict[str, Any]] = {
 
 # Transforms that wrap a rule so that bfloat16 parameters don't stall.
 ROUNDINGS: dict[str, dict[str, Any]] = {
-    "stochastic_rounding": {"key": (Annotated[int, Ge(0)], 0)},
+    "stochastic_rounding": {"key": (Annotated[int, Ge(0), Lt(2**32)], 0)},
     "kahan": {},
 }
 

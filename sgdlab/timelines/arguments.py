@@ -3,11 +3,12 @@
 import dataclasses
 import inspect
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from numbers import Integral, Real
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
+import numpy as np
 from annotated_types import Ge, Gt, Le, Lt
 
 
@@ -31,8 +32,20 @@ class Examples:
     of: Callable[[int], Sequence[Any]]
 
 
-Count = Annotated[int, Ge(1)]
-"""How many of something; at least one."""
+MAX_WORKERS = 100_000
+MAX_MESSAGES = 2**24  # some 200 bytes each while a timeline is made: 3.4 GB
+
+Count = Annotated[int, Ge(1), Le(2**31 - 1)]
+"""How many of something: at least one, and what 32 bits hold."""
+
+Workers = Annotated[int, Ge(1), Le(MAX_WORKERS)]
+"""How many workers."""
+
+Updates = Annotated[int, Ge(1), Le(MAX_MESSAGES)]
+"""How many updates; each uses a message at least."""
+
+Steps = Annotated[int, Ge(1), Le(100_000)]
+"""How many gradients make a message."""
 
 Seed = Annotated[int, Ge(0), Lt(2**32)]
 """Seeds lie in [0, 2³²), where every generator in use tells them apart."""
@@ -69,19 +82,42 @@ def check_fields(instance: Any, where: str) -> None:
     hints = get_type_hints(type(instance), include_extras=True)
     for field in dataclasses.fields(instance):
         if field.init:
-            check_argument(where, field.name, hints[field.name], getattr(instance, field.name))
+            given = getattr(instance, field.name)
+            value = check_argument(where, field.name, hints[field.name], given)
+            object.__setattr__(instance, field.name, value)
 
 
-def check_argument(where: str, name: str, annotation: Any, value: Any) -> None:
+def check_argument(where: str, name: str, annotation: Any, value: Any) -> Any:
     """Hold one argument to its annotation: a scalar type, its bounds, a literal, or a union.
+
+    Returns:
+      The value; a NumPy or JAX scalar as the Python number that it is.
 
     Raises:
       TimelineError: names the argument, its value and what is allowed.
     """
+    value = unwrap(value)
     choices = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else [annotation]
     if not any(_fits(choice, value) for choice in choices):
-        allowed = " or ".join(_describe(choice) for choice in choices)
-        raise TimelineError(f"{where}: {name} is {value!r}; allowed: {allowed}")
+        allowed = " or ".join(_describe(choice, value) for choice in choices)
+        raise TimelineError(f"{where}: {name} is {show(value)}; allowed: {allowed}")
+    return value
+
+
+def unwrap(value: Any) -> Any:
+    """A scalar of NumPy or JAX, an array without an axis too, as the Python scalar that it is."""
+    return value.item() if getattr(value, "ndim", None) == 0 and hasattr(value, "item") else value
+
+
+def unwrap_all(values: Any) -> Any:
+    """An array as the list of its scalars; anything else as it is, or unwrapped."""
+    return values.tolist() if isinstance(values, np.ndarray) else unwrap(values)
+
+
+def show(value: Any) -> str:
+    """A value in an error: in one line, and never in more than 60 characters."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _fits(annotation: Any, value: Any) -> bool:
@@ -92,10 +128,17 @@ def _fits(annotation: Any, value: Any) -> bool:
         return kind is not type(None) or value is None
     if not _is_kind(kind, value):
         return False
-    if kind is float and not math.isfinite(value):
+    if kind is float and not _is_finite(value):
         infinite = value == math.inf and MayBeInfinite in metadata
         return infinite and _within(metadata, value)
     return _within(metadata, value)
+
+
+def _is_finite(value: Real) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number that no float holds
+        return False
 
 
 def _is_kind(kind: type, value: Any) -> bool:
@@ -116,7 +159,14 @@ def _split(annotation: Any) -> tuple[Any, list[Any]]:
     return annotation, []
 
 
-def _describe(annotation: Any) -> str:
+def is_told(bound: Any, value: Any) -> bool:
+    """Whether a bound is said of a value: one that is far away is, where it is passed."""
+    limit: Any = bound.le if isinstance(bound, Le) else 0
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return limit < 10_000 or (is_number and value > limit)
+
+
+def _describe(annotation: Any, value: Any) -> str:
     if get_origin(annotation) is Literal:
         return " | ".join(repr(choice) for choice in get_args(annotation))
     kind, metadata = _split(annotation)
@@ -125,7 +175,7 @@ def _describe(annotation: Any) -> str:
     bounds = [
         f"{_RELATIONS[type(bound)][0]} {getattr(bound, _RELATIONS[type(bound)][1])}"
         for bound in metadata
-        if type(bound) in _RELATIONS
+        if type(bound) in _RELATIONS and is_told(bound, value)
     ]
     infinite = ["inf too"] if MayBeInfinite in metadata else []
     name = _KINDS.get(kind, getattr(kind, "__name__", str(kind)))
@@ -166,8 +216,9 @@ def find_examples(function: Callable, workers: int) -> list[dict[str, Any]]:
 
 def plain(value: Any) -> Any:
     """The value as strict JSON can hold it: NumPy scalars unwrapped, infinity as text."""
-    if isinstance(value, dict):
+    if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
+    value = unwrap_all(value)
     if isinstance(value, list | tuple):
         return [plain(item) for item in value]
     if isinstance(value, bool | str) or value is None:

@@ -11,15 +11,21 @@ from sgdlab.timelines.arguments import (
     Count,
     NonNegative,
     Positive,
+    Steps,
     TimelineError,
+    Workers,
     check_argument,
     check_fields,
     plain,
+    show,
+    unwrap,
+    unwrap_all,
 )
 from sgdlab.timelines.compute import ComputeModel, Sampler, constant, make_compute, slowed
 from sgdlab.timelines.failures import Failures
 from sgdlab.timelines.network import Network
 
+_DRAWN_AT_ONCE = 2**20
 _COMPUTE, _FAILURES = (), (1,)  # spawn keys after the worker's index: one stream for each purpose
 
 
@@ -38,6 +44,7 @@ class Stragglers:
     workers: Sequence[int] | None = None
 
     def __post_init__(self) -> None:
+        _replace(self, "workers", unwrap_all(self.workers))
         check_fields(self, "stragglers")
         if (self.count is None) == (self.workers is None):
             raise TimelineError("stragglers: give exactly one of count and workers")
@@ -53,9 +60,13 @@ class Stragglers:
             if self.count is not None and self.count > num_workers:
                 raise TimelineError(f"stragglers: count is {self.count}; allowed: {check}")
             return frozenset(range(num_workers - (self.count or 0), num_workers))
-        for worker in self.workers:
-            _check_worker("stragglers: workers", worker, num_workers)
-        return frozenset(self.workers)
+        if not isinstance(self.workers, list | tuple):
+            found = show(self.workers)
+            raise TimelineError(f"stragglers: workers is {found}; allowed: a list of workers")
+        which = [
+            _check_worker("stragglers: workers", worker, num_workers) for worker in self.workers
+        ]
+        return frozenset(which)
 
 
 @dataclass(frozen=True)
@@ -80,11 +91,11 @@ class Cluster:
     changes nobody else's.
     """
 
-    workers: Count = 16
+    workers: Workers = 16
     compute: ComputeModel | Sequence[ComputeModel] = field(default_factory=lambda: constant(1.0))
     network: Network | None = None
     failures: Failures | None = None
-    gradients_per_message: Count = 1
+    gradients_per_message: Steps = 1
     stragglers: Stragglers | None = None
     joins: Mapping[int, float] = field(default_factory=dict)
     leaves: Mapping[int, float] = field(default_factory=dict)
@@ -125,12 +136,23 @@ class Cluster:
         return not (self.network or self.failures or self.joins or self.leaves)
 
     def message_times(self, worker: int, seed: int) -> Sampler:
-        """Worker's stream of compute seconds per message: n -> `[n]` float64, the next n."""
-        draw = self.models[worker].sampler(_generator(seed, worker, _COMPUTE))
-        gradients = self.gradients_per_message
+        """Worker's stream of compute seconds per message: n -> `[n]` float64, the next n.
+
+        Raises:
+          TimelineError: when called, if the model draws what is no time.
+        """
+        model, gradients = self.models[worker], self.gradients_per_message
+        draw = _checked(model, model.sampler(_generator(seed, worker, _COMPUTE)))
         if gradients == 1:
             return draw
-        return lambda count: draw(count * gradients).reshape(count, gradients).sum(axis=1)
+        at_once = max(1, _DRAWN_AT_ONCE // gradients)  # the stream is the same however it is cut
+
+        def draw_messages(count: int) -> np.ndarray:
+            sizes = [min(at_once, count - done) for done in range(0, count, at_once)]
+            sums = [draw(size * gradients).reshape(size, gradients).sum(axis=1) for size in sizes]
+            return np.concatenate(sums)
+
+        return draw_messages
 
     def uptimes(self, worker: int, seed: int) -> Iterator[float]:
         """Worker's successive times from a repair (or the start) to the next failure, seconds."""
@@ -182,7 +204,7 @@ def _make(where: str, kind: type, config: Any) -> Any:
         return config
     allowed = [item.name for item in dataclasses.fields(kind)]
     if not isinstance(config, Mapping):
-        raise TimelineError(f"{where}: {config!r} given; allowed: {', '.join(allowed)} by name")
+        raise TimelineError(f"{where}: {show(config)} given; allowed: {', '.join(allowed)} by name")
     for name in config:
         if name not in allowed:
             raise TimelineError(f"{where}: unknown {name!r}; allowed: {', '.join(allowed)}")
@@ -194,10 +216,12 @@ def _make(where: str, kind: type, config: Any) -> Any:
 
 
 def _make_models(compute: Any, workers: int) -> ComputeModel | tuple[ComputeModel, ...]:
+    compute = unwrap_all(compute)
     if isinstance(compute, ComputeModel | Mapping):
         return make_compute(compute)
     if not isinstance(compute, Sequence) or isinstance(compute, str):
-        raise TimelineError(f"cluster: compute is {compute!r}; allowed: a model, or one per worker")
+        found = show(compute)
+        raise TimelineError(f"cluster: compute is {found}; allowed: a model, or one per worker")
     if len(compute) != workers:
         raise TimelineError(
             f"cluster: compute lists {len(compute)} models; allowed: {workers}, one per worker"
@@ -207,16 +231,35 @@ def _make_models(compute: Any, workers: int) -> ComputeModel | tuple[ComputeMode
 
 def _make_times(name: str, times: Any, workers: int) -> dict[int, float]:
     if not isinstance(times, Mapping):
-        raise TimelineError(f"cluster: {name} is {times!r}; allowed: {{worker: seconds, ...}}")
+        raise TimelineError(f"cluster: {name} is {show(times)}; allowed: {{worker: seconds, ...}}")
     clean: dict[int, float] = {}
     for key, time in times.items():
         worker = int(key) if isinstance(key, str) and key.isdecimal() else key
-        _check_worker(f"cluster: {name}", worker, workers)
-        check_argument("cluster", f"{name}[{worker}]", NonNegative, time)
-        clean[int(worker)] = float(time)
+        worker = _check_worker(f"cluster: {name}", worker, workers)
+        clean[worker] = float(check_argument("cluster", f"{name}[{worker}]", NonNegative, time))
     return clean
 
 
-def _check_worker(where: str, worker: Any, num_workers: int) -> None:
-    if not isinstance(worker, int | np.integer) or not 0 <= worker < num_workers:
-        raise TimelineError(f"{where} names {worker!r}; allowed: a worker 0 ... {num_workers - 1}")
+def _check_worker(where: str, worker: Any, num_workers: int) -> int:
+    worker = unwrap(worker)
+    is_whole = isinstance(worker, int) and not isinstance(worker, bool)
+    if not is_whole or not 0 <= worker < num_workers:
+        allowed = f"a worker 0 ... {num_workers - 1}"
+        raise TimelineError(f"{where} names {show(worker)}; allowed: {allowed}")
+    return worker
+
+
+def _checked(model: ComputeModel, draw: Sampler) -> Sampler:
+    """The sampler, its times looked at: a float64 ends where a parameter is extreme."""
+
+    def draw_times(count: int) -> np.ndarray:
+        with np.errstate(all="ignore"):
+            times = np.asarray(draw(count), np.float64)
+        if times.shape != (count,) or not (times >= 0).all():
+            which = times[~(times >= 0)] if times.shape == (count,) else times
+            raise TimelineError(
+                f"compute: {model.name} draws {show(which.tolist())}; allowed: {count} times >= 0"
+            )
+        return times
+
+    return draw_times

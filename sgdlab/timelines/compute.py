@@ -12,7 +12,7 @@ from functools import partial
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from annotated_types import Gt
+from annotated_types import Ge, Gt, Le
 
 from sgdlab.timelines.arguments import (
     NonNegative,
@@ -21,6 +21,7 @@ from sgdlab.timelines.arguments import (
     TimelineError,
     check_fields,
     plain,
+    show,
 )
 from sgdlab.timelines.tables import read_numbers
 
@@ -103,7 +104,7 @@ class lognormal(ComputeModel):
     """exp(N(log mean − σ²/2, σ²)): `mean` is of the time, `sigma` is the spread of its log."""
 
     mean: Positive
-    sigma: NonNegative
+    sigma: Annotated[float, Ge(0), Le(100)]
 
     def sample(self, rng: np.random.Generator, size: int) -> np.ndarray:
         """`[size]` log-normal times."""
@@ -303,12 +304,14 @@ def make_compute(config: ComputeModel | Mapping[str, Any]) -> ComputeModel:
     if isinstance(config, ComputeModel):
         return config
     if not isinstance(config, Mapping) or "name" not in config:
-        raise TimelineError(f"compute: {config!r} is no compute-time model; allowed: {{name: ...}}")
+        raise TimelineError(
+            f"compute: {show(config)} is no compute-time model; allowed: {{name: ...}}"
+        )
     arguments = dict(config)
     name = arguments.pop("name")
     models = COMPUTE_MODELS | {"slowed": slowed}
-    if name not in models:
-        raise TimelineError(f"compute: name is {name!r}; allowed: {', '.join(models)}")
+    if not isinstance(name, str) or name not in models:
+        raise TimelineError(f"compute: name is {show(name)}; allowed: {', '.join(models)}")
     try:
         return models[name](**arguments)
     except TypeError as error:

@@ -9,6 +9,7 @@ fire; messages arrive, in the order of their workers.
 """
 
 import math
+import sys
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,12 +22,19 @@ from sgdlab.timelines.arguments import (
     Positive,
     Seed,
     TimelineError,
+    Updates,
     check_argument,
     check_fields,
 )
 from sgdlab.timelines.cluster import Cluster
 from sgdlab.timelines.failures import FailureClock
 from sgdlab.timelines.ledger import Ledger
+from sgdlab.timelines.limits import (
+    check_length,
+    most_messages,
+    refuse_length,
+    refuse_standing,
+)
 from sgdlab.timelines.network import Network
 from sgdlab.timelines.policy import Policy
 from sgdlab.timelines.timeline import CANCELLED, DROPPED, Timeline
@@ -50,7 +58,7 @@ class Horizon:
       TimelineError: not exactly one of the three is given, or it is out of range.
     """
 
-    updates: Count | None = None
+    updates: Updates | None = None
     seconds: Positive | None = None
     gradients: Count | None = None
 
@@ -94,9 +102,11 @@ def simulate(
       TimelineError: an argument is out of range, or the end cannot be reached.
     """
     horizon = Horizon(updates, seconds, gradients)
-    check_argument(policy.name, "seed", Seed, seed)
+    seed = check_argument(policy.name, "seed", Seed, seed)
     check_fields(policy, policy.name)
     policy.check(cluster)
+    together = cluster.workers if policy.collective else 1
+    check_length(cluster, getattr(policy, "k", together), **vars(horizon))
     engine = Engine(cluster, policy, seed)
     end = engine.run(horizon)
     return engine.ledger.timeline(
@@ -141,6 +151,8 @@ class Engine:
         self._heap: list[tuple[float, int, int]] = []
         self._is_spent = False  # whether the event at the top has happened, or is happening
         self._job = [_ABSENT] * cluster.workers
+        self._limit = most_messages(cluster)
+        self._standing: set[int] = set()  # workers whose last message took no time
         self._arrived = self._losses = 0
         workers = range(cluster.workers)
         self._draw = [cluster.message_times(worker, seed) for worker in workers]
@@ -183,12 +195,24 @@ class Engine:
         computed = now + self._transfer + ahead.pop()
         reached = computed + self._transfer
         self._job[worker] = message = self.ledger.begin(worker, self.version, now, computed)
+        if message >= self._limit:
+            refuse_length(now, self._limit)
+        if reached <= now:
+            self._look_at_clock(worker)
+        elif self._standing:
+            self._standing.discard(worker)
         if failures and failures[worker].next_failure < reached:
             self._push(failures[worker].next_failure, worker, _FAIL, message)
         elif self._service:
             self._push(reached, worker, _REACH, message)
         else:
             self._schedule((reached, worker, message))
+
+    def _look_at_clock(self, worker: int) -> None:
+        """One message without a duration may be drawn; a second one is a clock that stands."""
+        if worker in self._standing:
+            refuse_standing(worker, self.now)
+        self._standing.add(worker)
 
     def stop(self, worker: int) -> None:
         """What the worker is computing or sending is CANCELLED, and it is idle."""
@@ -260,7 +284,8 @@ class Engine:
         """
         heap, job, arrive = self._heap, self._job, self._policy.arrive
         last_update = math.inf if horizon.updates is None else horizon.updates
-        last_time = math.inf if horizon.seconds is None else horizon.seconds
+        # What lies at infinity, a sum that overflowed, never happens.
+        last_time = sys.float_info.max if horizon.seconds is None else horizon.seconds
         last_arrival = horizon.messages(self._gradients)
         ended, end_time = self.ledger.ended.append, self.ledger.end_time.append
         while heap and heap[0][0] <= last_time:

@@ -5,7 +5,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from sgdlab.timelines.arguments import NonNegative, Positive, check_fields, plain
+from sgdlab.timelines.arguments import (
+    NonNegative,
+    Positive,
+    TimelineError,
+    check_fields,
+    plain,
+)
+
+_MAX_FAILURES = 2**20
 
 
 @dataclass(frozen=True)
@@ -44,6 +52,7 @@ class FailureClock:
     def __init__(self, uptimes: Iterator[float], repair: float) -> None:
         self._uptimes = uptimes
         self._repair = repair
+        self._count = 0
         self.next_failure = next(uptimes)
 
     def down_until(self, now: float) -> float:
@@ -52,5 +61,11 @@ class FailureClock:
             repaired = self.next_failure + self._repair
             if repaired > now:
                 return repaired
+            self._count += 1
             self.next_failure = repaired + next(self._uptimes)
+            if self._count > _MAX_FAILURES or self.next_failure == repaired:
+                raise TimelineError(
+                    f"failures: {self._count} of one worker by {now:.6g} s, and no end; "
+                    "allowed: an mtbf and a repair that are nearer to the compute times"
+                )
         return 0.0

@@ -6,12 +6,21 @@ cumulative sum, all arrivals are one sort, and a message's place in the sort is 
 result equals the engine's, message for message.
 """
 
+import math
+
 import numpy as np
 
-from sgdlab.timelines.arguments import Seed, check_argument
+from sgdlab.timelines.arguments import MAX_MESSAGES, Seed, check_argument
 from sgdlab.timelines.cluster import Cluster
 from sgdlab.timelines.compute import Sampler
 from sgdlab.timelines.engine import Horizon, describe
+from sgdlab.timelines.limits import (
+    check_length,
+    most_messages,
+    refuse_infinity,
+    refuse_length,
+    refuse_standing,
+)
 from sgdlab.timelines.policy import Policy
 from sgdlab.timelines.timeline import IN_FLIGHT, Timeline
 
@@ -29,9 +38,15 @@ def merge(
 ) -> Timeline:
     """The asynchronous timeline of a plain cluster; arguments as those of `simulate`."""
     horizon = Horizon(updates, seconds, gradients)
-    check_argument(policy.name, "seed", Seed, seed)
-    clocks = [_Clock(cluster.message_times(w, seed)) for w in range(cluster.workers)]
-    limit = horizon.messages(cluster.gradients_per_message) if updates is None else updates
+    seed = check_argument(policy.name, "seed", Seed, seed)
+    check_length(cluster, **vars(horizon))
+    seconds, most = horizon.seconds, most_messages(cluster)
+    if seconds is not None:  # nobody waits, so that all workers' means count
+        rate = float((1 / (cluster.mean_seconds * cluster.gradients_per_message)).sum())
+        if seconds * rate > 2 * most:
+            refuse_length(seconds, most)
+    clocks = [_Clock(w, cluster.message_times(w, seed), most) for w in range(cluster.workers)]
+    limit = horizon.updates or horizon.messages(cluster.gradients_per_message)
     arrival, worker = _arrivals(clocks, seconds, limit)
     end = float(arrival[-1]) if seconds is None else float(seconds)
     start, read = _reads(arrival, worker)
@@ -76,8 +91,12 @@ def _arrivals(
     """The arrivals up to a time, or the first `limit` of them, and their workers."""
     until = seconds if seconds is not None else min(clock.last for clock in clocks)
     while True:
-        times = [clock.up_to(until) for clock in clocks]
-        count = sum(map(len, times))
+        times, count = [], 0
+        for clock in clocks:
+            times.append(clock.up_to(until))
+            count += len(times[-1])
+            if count > 2 * MAX_MESSAGES:
+                refuse_length(until, MAX_MESSAGES)
         if seconds is not None or count >= limit:
             break
         until *= min(2.0, 1.02 * limit / max(count, 1))
@@ -92,14 +111,15 @@ def _arrivals(
 class _Clock:
     """One worker's arrival times, drawn as far as they are asked for."""
 
-    def __init__(self, draw: Sampler) -> None:
-        self._draw = draw
+    def __init__(self, worker: int, draw: Sampler, most: int) -> None:
+        self._worker, self._draw, self._most = worker, draw, most
         self._times = np.zeros(1)
         self._extend()
 
     @property
     def last(self) -> float:
-        return float(self._times[-1])
+        """The last time that is finite."""
+        return float(self._times[self._times < math.inf][-1])
 
     def up_to(self, until: float) -> np.ndarray:
         while self._times[-1] <= until:
@@ -107,6 +127,17 @@ class _Clock:
         return self._times[1 : np.searchsorted(self._times, until, side="right")]
 
     def _extend(self) -> None:
-        block = self._draw(max(_FIRST_BLOCK, len(self._times)))
-        block[0] += self._times[-1]  # so that the sum runs exactly as one clock would
-        self._times = np.concatenate([self._times, np.cumsum(block)])
+        last = self.last
+        if len(self._times) > self._most:
+            refuse_length(last, self._most)
+        if self._times[-1] > last:
+            refuse_infinity(self._worker, last)
+        block = np.array(self._draw(max(_FIRST_BLOCK, len(self._times))))
+        block[0] += last  # so that the sum runs exactly as one clock would
+        with np.errstate(over="ignore"):
+            times = np.concatenate([self._times, np.cumsum(block)])
+        standing = times[len(self._times) :] == times[len(self._times) - 1 : -1]
+        twice = np.flatnonzero(standing[1:] & standing[:-1])
+        if len(twice) and (where := float(times[len(self._times) + twice[0]])) < math.inf:
+            refuse_standing(self._worker, where)
+        self._times = times

@@ -7,9 +7,9 @@ cut into chunks, on a resume, or on who else runs.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -32,11 +32,14 @@ class Shards(NamedTuple):
     size: jax.Array
 
 
-def make_shards(partition: Sequence[np.ndarray] | None, num_rows: int, num_workers: int) -> Shards:
+def make_shards(
+    partition: Sequence[Any] | np.ndarray | None, num_rows: int, num_workers: int
+) -> Shards:
     """Check a partition and lay it out for the device.
 
     Args:
-      partition: one array of row numbers for each worker, or `None`: every worker samples all rows.
+      partition: for each worker an array of row numbers, or a mask over all rows; or `None`: every
+        worker samples all rows.
       num_rows: rows of the training data.
       num_workers: N.
 
@@ -44,25 +47,46 @@ def make_shards(partition: Sequence[np.ndarray] | None, num_rows: int, num_worke
       The `Shards`.
 
     Raises:
-      ValueError: the number of shards is not N, a shard is empty, or a row is out of range.
+      ValueError: the number of shards is not N, a shard is empty or holds no row numbers, or a row
+        is out of range.
     """
     if partition is None:
         rows = np.arange(num_rows, dtype=np.int32)
         full = np.full(num_workers, num_rows, np.int32)
         return Shards(jnp.asarray(rows), jnp.zeros(num_workers, jnp.int32), jnp.asarray(full))
+    if isinstance(partition, str | Mapping) or not hasattr(partition, "__len__"):
+        raise ValueError(
+            f"partition: {type(partition).__name__} given; allowed: one array of row numbers for "
+            "each worker"
+        )
     if len(partition) != num_workers:
         raise ValueError(
             f"partition: {len(partition)} shards for {num_workers} workers; one for each is needed"
         )
-    size = np.array([len(shard) for shard in partition], np.int32)
-    if size.min() == 0:
-        raise ValueError(f"partition: worker {int(np.argmin(size))} has no row; each needs one")
-    rows = np.concatenate([np.asarray(shard) for shard in partition]).astype(np.int32)
-    if rows.min() < 0 or rows.max() >= num_rows:
-        bad = int(rows[(rows < 0) | (rows >= num_rows)][0])
-        raise ValueError(f"partition: row {bad} does not exist; rows go from 0 to {num_rows - 1}")
+    shards = [_read_shard(worker, rows, num_rows) for worker, rows in enumerate(partition)]
+    size = np.array([len(shard) for shard in shards], np.int32)
+    rows = np.concatenate(shards)
     offset = np.concatenate([[0], np.cumsum(size)[:-1]]).astype(np.int32)
     return Shards(jnp.asarray(rows), jnp.asarray(offset), jnp.asarray(size))
+
+
+def _read_shard(worker: int, given: Any, num_rows: int) -> np.ndarray:
+    """Worker's row numbers, `[n]` int32; a mask over all rows selects those where it is true."""
+    rows = np.asarray(given)
+    if rows.dtype == bool and rows.shape == (num_rows,):
+        rows = np.flatnonzero(rows)
+    allowed = f"row numbers [n] from 0 to {num_rows - 1}, or a mask [{num_rows}]"
+    if rows.ndim != 1 or (len(rows) and rows.dtype.kind not in "iu"):
+        raise ValueError(
+            f"partition: worker {worker} has {rows.dtype}{list(rows.shape)}; allowed: {allowed}"
+        )
+    if not len(rows):
+        raise ValueError(f"partition: worker {worker} has no row; each needs one")
+    outside = (rows < 0) | (rows >= num_rows)
+    if outside.any():
+        bad = int(rows[outside][0])
+        raise ValueError(f"partition: row {bad} does not exist; rows go from 0 to {num_rows - 1}")
+    return rows.astype(np.int32)
 
 
 def message_key(key: jax.Array, purpose: int, worker: jax.Array, local_index: jax.Array):

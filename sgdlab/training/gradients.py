@@ -81,9 +81,11 @@ def accumulate(local: Callable, microbatches: int) -> Callable:
     """
 
     def value_and_grad(params, batch, key):
-        parts = jax.tree.map(
-            lambda leaf: jnp.moveaxis(leaf.reshape(-1, microbatches, *leaf.shape[1:]), 1, 0), batch
-        )
+        def split(leaf):  # one that has no columns, too
+            rows = len(leaf) // microbatches
+            return jnp.moveaxis(leaf.reshape(rows, microbatches, *leaf.shape[1:]), 1, 0)
+
+        parts = jax.tree.map(split, batch)
 
         def one(index):
             rows = jax.tree.map(lambda leaf: leaf[index], parts)

@@ -6,6 +6,7 @@ reached what was asked for.
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ import numpy as np
 import pandas as pd
 
 from sgdlab.statistics import Direction, first_reaching
+from sgdlab.timelines.arguments import show, unwrap
 from sgdlab.training.history import History
 from sgdlab.training.program import Outputs
 
@@ -86,7 +88,9 @@ class Record:
         """All of it, as a replay gives it back."""
         timeline, plan = self.run.timeline, self.run.plan
         made = self.update
-        updates = jax.tree.map(lambda *parts: np.concatenate(parts), *self.updates)
+        updates: dict[str, Any] = {"loss": np.zeros(0, np.float32)}  # at its goal from the start
+        if self.updates:
+            updates = jax.tree.map(lambda *parts: np.concatenate(parts), *self.updates)
         return History(
             loss=updates.pop("loss"),
             staleness=plan.staleness[:made],
@@ -174,11 +178,17 @@ def check_stop(stop: Mapping[str, Any] | None) -> None:
     """A stop names a metric and one of `at_least` and `at_most`."""
     if stop is None:
         return
+    if not isinstance(stop, Mapping):
+        raise ValueError(f'stop: {stop!r} given; allowed: {{"metric": name, "at_least": value}}')
     if set(stop) not in ({"metric", "at_least"}, {"metric", "at_most"}):
         raise ValueError(
             f"stop: {dict(stop)} is not understood; "
             'allowed: {"metric": name, "at_least": value} or {"metric": name, "at_most": value}'
         )
+    name = "at_least" if "at_least" in stop else "at_most"
+    value = unwrap(stop[name])
+    if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value):
+        raise ValueError(f"stop: {name} is {show(value)}; allowed: a number")
 
 
 def _mean(losses: np.ndarray) -> float:
@@ -215,6 +225,13 @@ def _find_nonfinite(paths: Sequence[str], output: Outputs, first: int, count: in
     if not len(where) and not bad:
         return None
     update = first + int(where[0]) if len(where) else first + count - 1
+    if (
+        len(where) and update == 0
+    ):  # its messages were computed at the initial parameters: no rate is to blame
+        return (
+            f"update 0: the loss is {losses[0]} before any update; look at the data, the labels, "
+            "the initial parameters and the loss"
+        )
     return (
         f"update {update}: the loss is {losses[update - first]}; parameters not finite at the "
         f"chunk's end: {', '.join(bad) or 'none'}; try a smaller learning rate"

@@ -18,6 +18,18 @@ from sgdlab.tasks import Task
 from sgdlab.timelines import Timeline
 from sgdlab.timelines.early import go_early
 from sgdlab.timelines.plan import needs_table, plan
+from sgdlab.training.arguments import (
+    check_make_rule,
+    check_parts,
+    check_rule,
+    check_task,
+    read_axes,
+    read_count,
+    read_measures,
+    read_seed,
+    read_seeds,
+    read_timelines,
+)
 from sgdlab.training.batches import make_shards
 from sgdlab.training.checkpoints.resuming import CheckpointPlan, went_early
 from sgdlab.training.chunks import choose_length
@@ -72,7 +84,8 @@ def replay(
         `history` holds what was computed.
       ValueError, TimelineError: as for `replay_many`.
     """
-    history = replay_many(task, FixedRule(rule), timeline, seeds=[seed], **options)[0]
+    check_rule(rule)
+    history = replay_many(task, FixedRule(rule), timeline, seeds=[read_seed(seed)], **options)[0]
     if history.error:
         raise NumericalError(history.error, history)
     return history
@@ -88,7 +101,7 @@ def replay_many(
     worker: WorkerProgram | None = None,
     receive: Receive | None = None,
     batch_size: int = 32,
-    partition: Sequence[np.ndarray] | None = None,
+    partition: Sequence[Any] | np.ndarray | None = None,
     precision: Any = "float32",
     loss_scale: Any = None,
     on_nonfinite: str | None = None,
@@ -231,7 +244,7 @@ def prepare(
     worker: WorkerProgram | None = None,
     receive: Receive | None = None,
     batch_size: int = 32,
-    partition: Sequence[np.ndarray] | None = None,
+    partition: Sequence[Any] | np.ndarray | None = None,
     precision: Any = "float32",
     loss_scale: Any = None,
     on_nonfinite: str | None = None,
@@ -254,16 +267,21 @@ def prepare(
     Returns:
       What `replay_many` runs, for it and for `sgdlab.training.inspecting`.
     """
-    timelines = [timeline] if isinstance(timeline, Timeline) else list(timeline)
     worker = gradient() if worker is None else worker
+    timelines, seeds = read_timelines(timeline), read_seeds(seeds)
+    check_task(task)
+    check_make_rule(make_rule)
+    check_parts(worker, receive, loss_scale, mesh)
+    axes = read_axes(hyperparameters, make_rule)
+    batch_size, width = read_count("batch_size", batch_size), read_count("width", width)
+    evaluate_every = read_count("evaluate_every", evaluate_every, optional=True)
+    microbatches = read_count("microbatches", microbatches, optional=True)
     policy, scale = get_policy(precision), NoOpLossScale() if loss_scale is None else loss_scale
     guard = _guards(on_nonfinite, scale)
-    _check(timelines, worker, batch_size, seeds, evaluate_every)
+    _check(timelines, worker)
     average = _average(task, mesh, collective, reduction, microbatches or CANONICAL)
     microbatches = 1 if reduction == "canonical" else microbatches or 1
-    traits = find_traits(
-        task, make_rule, tuple(hyperparameters or ()), worker, receive or _IDENTITY, policy
-    )
+    traits = find_traits(task, make_rule, tuple(axes), worker, receive or _IDENTITY, policy)
     if receive is None or traits.receives_untouched:
         receive = _IDENTITY
     stateful = traits.has_worker_state or isinstance(scale, DynamicLossScale)
@@ -271,7 +289,7 @@ def prepare(
         raise ValueError(f"width: {width} on a mesh; allowed: 1, its devices share each gradient")
     table = any(needs_table(each, leaves_out=guard) for each in timelines)
     plans = [plan(each, include_dropped=stateful, width=width, table=table) for each in timelines]
-    points = _points(hyperparameters or {})
+    points = _points(axes)
     check_receive(receive, make_rule, points, plans, traits.params)
     one_by_one = len(points) * len(seeds) == 1 or choose_members(members, average) == "threads"
     form = choose_form(task, worker, traits, stateful, one_by_one or not guard, timelines, plans)
@@ -297,7 +315,7 @@ def prepare(
         has_refused=any(bool(np.any(each.weight == 0)) for each in plans),
         messages_per_update=common([each.messages_per_update for each in plans]) or 0,
         batch_size=batch_size,
-        measures=_check_measures(measures),
+        measures=read_measures(measures),
         record=record,
         average=average,
         width=width if form == "waves" else 1,
@@ -377,9 +395,7 @@ def _guards(on_nonfinite: str | None, loss_scale: Any) -> bool:
     return choice == "skip"
 
 
-def _check(timelines, worker, batch_size, seeds, evaluate_every) -> None:
-    if not timelines:
-        raise ValueError("timeline: none was given")
+def _check(timelines, worker) -> None:
     for timeline in timelines:
         if timeline.num_updates == 0:
             raise ValueError("timeline: it has no update; lengthen its horizon")
@@ -391,19 +407,3 @@ def _check(timelines, worker, batch_size, seeds, evaluate_every) -> None:
             )
     if len({timeline.num_workers for timeline in timelines}) > 1:
         raise ValueError("timeline: all timelines of one call need the same number of workers")
-    if batch_size < 1:
-        raise ValueError(f"batch_size: {batch_size} is too small; at least 1")
-    if evaluate_every is not None and evaluate_every < 1:
-        raise ValueError(f"evaluate_every: {evaluate_every} is too small; at least 1, or None")
-    if not seeds:
-        raise ValueError("seeds: none was given")
-    for seed in seeds:
-        if not 0 <= seed < 2**32:
-            raise ValueError(f"seed: {seed} is out of range; seeds lie in [0, 2**32)")
-
-
-def _check_measures(measures: Sequence[str]) -> frozenset[str]:
-    for name in measures:
-        if name not in ("distance", "cosine"):
-            raise ValueError(f"measures: {name!r} is unknown; allowed: distance, cosine")
-    return frozenset(measures)

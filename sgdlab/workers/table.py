@@ -17,7 +17,7 @@ MaybeCount: TypeAlias = Annotated[int, Ge(1)] | None
 WORKERS: dict[str, dict[str, Any]] = {
     "gradient": {},
     "local_steps": {
-        "steps": (Annotated[int, Ge(1)], ...),
+        "steps": (Annotated[int, Ge(1), Le(100_000)], ...),
         "rule": (Spec, ...),
         "keep_state": (bool, False),
     },

@@ -6,7 +6,16 @@ import inspect
 from typing import Any
 
 from sgdlab.experiment.config.schema import HORIZONS, Config
-from sgdlab.timelines import PROTOCOLS, Cluster, Timeline
+from sgdlab.timelines import PROTOCOLS, Cluster, Timeline, TimelineError
+
+
+def say_where(error: TimelineError) -> str:
+    """An error of a timeline, with the key that it is about; a protocol's where it is none's."""
+    text = str(error)
+    first = text.partition(":")[0]
+    if first in ("compute", "failures", "network"):
+        return f"cluster.{text}"
+    return text if first in (*HORIZONS, "cluster") else f"protocol: {text}"
 
 
 def build_cluster(config: Config) -> Cluster:
@@ -24,7 +33,7 @@ def draw_timelines(config: Config) -> tuple[Timeline, ...]:
     """The timelines of a config, one for each draw of the clocks; draw d has seed `seed + d`.
 
     Raises:
-      TimelineError: the protocol refuses its arguments, or the horizon has no update in it.
+      TimelineError: the protocol refuses its arguments, or there is too little memory.
     """
     function = PROTOCOLS[config.protocol.name]
     takes = inspect.signature(function).parameters
@@ -34,7 +43,10 @@ def draw_timelines(config: Config) -> tuple[Timeline, ...]:
             arguments[key] = getattr(config, key)
     if "cluster" in takes:
         arguments["cluster"] = build_cluster(config)
-    if "seed" not in takes:
-        return (function(**arguments),)
     seeds = range(config.seed, config.seed + config.timelines)
-    return tuple(function(**arguments, seed=seed % 2**32) for seed in seeds)
+    each = [{"seed": seed} for seed in seeds] if "seed" in takes else [{}]
+    try:
+        return tuple(function(**arguments, **seed) for seed in each)
+    except MemoryError:
+        horizon = next((key for key in HORIZONS if key in arguments), "protocol")
+        raise TimelineError(f"{horizon}: too little memory for so long a timeline") from None

@@ -7,6 +7,7 @@ import inspect
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from os import PathLike, fspath
 from pathlib import Path as FilePath
 from typing import Any
 
@@ -15,6 +16,7 @@ from pydantic import ValidationError
 from sgdlab.experiment.claims.checking import check_claims_of, read_claims
 from sgdlab.experiment.claims.vocabulary import Claim
 from sgdlab.experiment.config.notebook import show_experiment
+from sgdlab.experiment.config.numbers import check_numbers
 from sgdlab.experiment.config.schema import CLUSTER, HORIZONS, Config
 from sgdlab.experiment.config.sweep import Setting, apply, make_label, read_sweep
 from sgdlab.experiment.errors import ConfigError
@@ -161,7 +163,7 @@ def load_experiment(
 
 def _read(source: str | FilePath | Mapping[str, Any]) -> tuple[str, Any]:
     if isinstance(source, Mapping):
-        return "config", source
+        return "config", to_plain(source)
     try:
         with open(source, "rb") as file:
             content = file.read(MAX_BYTES + 1)
@@ -170,6 +172,17 @@ def _read(source: str | FilePath | Mapping[str, Any]) -> tuple[str, Any]:
         raise ConfigError([f"{source}: cannot be read: {error.strerror}"]) from error
     except UnicodeDecodeError as error:
         raise ConfigError([f"{source}: byte {error.start} is no UTF-8; allowed: text"]) from error
+
+
+def to_plain(data: Any) -> Any:
+    """Data as a file would hold them: NumPy's numbers and arrays as numbers and lists."""
+    if isinstance(data, Mapping):
+        return {to_plain(key): to_plain(value) for key, value in data.items()}
+    if isinstance(data, tuple | list):
+        return [to_plain(value) for value in data]
+    if isinstance(data, PathLike):
+        return fspath(data)
+    return data.tolist() if hasattr(data, "tolist") else data
 
 
 def _check_points(
@@ -204,6 +217,8 @@ def check(raw: Mapping[str, Any]) -> tuple[Config | None, list[Problem]]:
         problems += _check_receive(config)
     if not any(path[0] in ("cluster", "protocol") for path, _ in problems):
         problems += _check_cluster(raw)
+    if config is not None and not problems:
+        problems = check_numbers(config)
     return (None if problems else config), problems
 
 

@@ -6,7 +6,7 @@ protocol or compute-time model is known here as soon as it has its row. Nothing 
 
 from typing import Annotated, Any, Literal
 
-from annotated_types import MinLen
+from annotated_types import Ge, Le, MinLen
 from pydantic import AfterValidator, BeforeValidator, Field, create_model
 
 from sgdlab.experiment.claims.vocabulary import CLAIM, TAG, Claim
@@ -32,7 +32,7 @@ from sgdlab.rules.table import (
 )
 from sgdlab.tasks.table import PARTITIONS, TASKS
 from sgdlab.timelines import COMPUTE_MODELS, PROTOCOLS, Cluster, Failures, Network, Stragglers
-from sgdlab.timelines.arguments import Count, Positive, Seed
+from sgdlab.timelines.arguments import Count, Positive, Seed, Updates
 from sgdlab.workers.table import COMPRESSORS, WORKERS
 
 HORIZONS = ("updates", "seconds", "gradients")
@@ -75,7 +75,7 @@ WORKER = tagged(
     "worker",
     replace_rows(WORKERS, _SPEC, RULE),
     default="gradient",
-    batch_size=(Count, 32),
+    batch_size=(Annotated[int, Ge(1), Le(2**24)], 32),
     compress=(COMPRESSOR | None, None),
 )
 TASK = tagged("task", TASKS)
@@ -125,7 +125,8 @@ def _check_policy(policy: Any) -> Any:
 
 
 _POLICY = Annotated[by_kind(str, dict[str, str]), AfterValidator(_check_policy)]
-_SEEDS = by_kind(Count, Annotated[list[Seed], MinLen(1)])
+Replicates = Annotated[int, Ge(1), Le(10_000)]
+_SEEDS = by_kind(Replicates, Annotated[list[Seed], MinLen(1)])
 _SHARE = by_kind(Count, Literal["all"])
 
 _NO_SCALE: Any = {"name": "none"}
@@ -203,7 +204,7 @@ class Config(Strict, use_attribute_docstrings=True):
     """The machines; by default 16 equal ones."""
     protocol: Annotated[Named, Chosen(PROTOCOL)]
     """When the server updates."""
-    updates: Count | None = None
+    updates: Updates | None = None
     """The horizon: so many updates,"""
     seconds: Positive | None = None
     """or so many simulated seconds,"""
@@ -226,7 +227,7 @@ class Config(Strict, use_attribute_docstrings=True):
     """How many, from `seed` on, or which ones."""
     seed: Seed = 0
     """The first seed of the runs and of the cluster's clocks."""
-    timelines: Count = 1
+    timelines: Replicates = 1
     """Independent draws of the cluster's clocks."""
     tags: list[TAG] = Field([])
     """Words to choose experiments by: `sgdlab verify -m fast`."""

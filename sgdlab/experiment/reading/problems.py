@@ -11,6 +11,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from sgdlab.experiment.reading.unions import KIND, NAME, Chosen, behind, kind_of, names_of
+from sgdlab.timelines.arguments import is_told
 
 Problem = tuple[tuple[str, ...], str]
 """The path of a key, and what is wrong there."""
@@ -62,7 +63,7 @@ def _explain(error: ErrorDetails, model: type[BaseModel]) -> Problem:
         return path, f"{show(value)} given; allowed: a text that matches {pattern}"
     if kind in ("too_short", "too_long"):
         return path, f"{show(value)} given; allowed: another length: {error['msg']}"
-    return path, f"{show(value)} given; allowed: {describe(hint)}"
+    return path, f"{show(value)} given; allowed: {describe(hint, value)}"
 
 
 def _explain_tag(error: ErrorDetails, path: tuple[str, ...], hint: Any) -> Problem:
@@ -160,17 +161,17 @@ def _tags(hint: Any) -> list[str]:
     return [extra.tag for extra in _metadata(hint) if isinstance(extra, Tag)]
 
 
-def describe(hint: Any) -> str:
-    """What a hint allows, in words."""
+def describe(hint: Any, value: Any = None) -> str:
+    """What a hint allows, in words; a far limit only where the value passes it."""
     words: list[str] = []
     for each in _alternatives(hint):
-        word = _describe_one(each, _strip(each))
+        word = _describe_one(each, _strip(each), value)
         if word not in (*words, "nothing"):
             words.append(word)
     return " or ".join(words) or "a value"
 
 
-def _describe_one(hint: Any, inner: Any) -> str:
+def _describe_one(hint: Any, inner: Any, value: Any) -> str:
     if get_origin(inner) is Literal:
         return " or ".join(show(choice) for choice in get_args(inner))
     if isinstance(inner, type) and issubclass(inner, BaseModel):
@@ -180,11 +181,11 @@ def _describe_one(hint: Any, inner: Any) -> str:
         return "a value"
     word = _KINDS.get(get_origin(inner) or inner, "a list" if get_origin(inner) else str(inner))
     if word == "a list" and get_args(inner):
-        word = f"a list, each {describe(get_args(inner)[0])}"
+        word = f"a list, each {describe(get_args(inner)[0], value)}"
     bounds = [
         f"{_BOUNDS[type(extra)][0]} {getattr(extra, _BOUNDS[type(extra)][1])}"
         for extra in _metadata(hint)
-        if type(extra) in _BOUNDS
+        if type(extra) in _BOUNDS and is_told(extra, value)
     ]
     return " ".join([word, " and ".join(bounds)]).strip()
 

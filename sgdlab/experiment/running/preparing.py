@@ -6,7 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from sgdlab.experiment.config.building import say_where
 from sgdlab.experiment.config.experiment import Experiment, Point
+from sgdlab.experiment.config.numbers import check_replicates
 from sgdlab.experiment.config.schema import Devices
 from sgdlab.experiment.errors import ConfigError
 from sgdlab.experiment.reading.files import make_error
@@ -42,10 +44,13 @@ def prepare(
         try:
             timelines = workshop.timelines(point.config)
         except TimelineError as error:
-            line = f"{prefix}protocol: {error}"
+            line = f"{prefix}{say_where(error)}"
             raise make_error([line], [str(error)], point.config.model_dump()) from error
         if not all(timeline.num_updates for timeline in timelines):
             raise ConfigError([f"{prefix}no update happens; allowed: a longer horizon"])
+        longest = max(timeline.num_updates for timeline in timelines)
+        for path, text in check_replicates(point.config, longest):
+            raise ConfigError([f"{prefix}{'.'.join(path)}: {text}"])
         try:
             _build(point, timelines, workshop)
         except ValueError as error:

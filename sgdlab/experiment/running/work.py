@@ -161,7 +161,8 @@ def finish(folder: RunFolder, work: Work) -> None:
         histories = work.histories[draw * seeds : (draw + 1) * seeds]
         longest = max(histories, key=lambda history: len(history.loss))
         rows = {"loss": [h.loss for h in histories]}
-        rows |= {name: [h.measures[name] for h in histories] for name in longest.measures}
+        none = np.zeros(0, np.float32)
+        rows |= {n: [h.measures.get(n, none) for h in histories] for n in longest.measures}
         for name, values in rows.items():
             arrays[f"{name}_{draw}"] = _stack(values, len(longest.loss))
         arrays[f"staleness_{draw}"] = np.asarray(longest.staleness, np.float32)

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from sgdlab import theory
-from sgdlab.experiment.config.building import build_cluster, draw_timelines
+from sgdlab.experiment.config.building import build_cluster, draw_timelines, say_where
 from sgdlab.experiment.config.experiment import Experiment, Point, protocol_arguments
+from sgdlab.experiment.errors import ConfigError
 from sgdlab.experiment.reading.files import make_error
 from sgdlab.timelines import Timeline, TimelineError
 
@@ -38,23 +39,44 @@ def preview(experiment: Experiment) -> list[Preview]:
     Raises:
       ConfigError: a protocol refuses its arguments.
     """
-    seen: dict[str, Preview] = {}
-    keys = {"cluster", "protocol", "updates", "seconds", "gradients", "seed"}
+    return [_preview(point, _draw(experiment, point)[0]) for point in _distinct(experiment)]
+
+
+def check_timelines(experiment: Experiment) -> None:
+    """Draw every timeline of an experiment, and keep none.
+
+    Raises:
+      ConfigError: a protocol refuses its arguments, or no update happens.
+    """
+    for point in _distinct(experiment):
+        if not all(timeline.num_updates for timeline in _draw(experiment, point)):
+            line = f"{_where(experiment, point)}no update happens; allowed: a longer horizon"
+            raise ConfigError([line])
+
+
+def _distinct(experiment: Experiment) -> list[Point]:
+    """The first point of each set that shares its timelines."""
+    seen: dict[str, Point] = {}
+    keys = {"cluster", "protocol", "updates", "seconds", "gradients", "seed", "timelines"}
     for point in experiment.points:
         steps = point.config.worker.arguments().get("steps")
-        key = f"{point.config.model_dump(include=keys)} {steps}"
-        if key not in seen:
-            seen[key] = _preview(experiment, point)
+        seen.setdefault(f"{point.config.model_dump(include=keys)} {steps}", point)
     return list(seen.values())
 
 
-def _preview(experiment: Experiment, point: Point) -> Preview:
+def _where(experiment: Experiment, point: Point) -> str:
+    return f"{experiment.source}: {f'{point.label}: ' if point.label else ''}"
+
+
+def _draw(experiment: Experiment, point: Point) -> tuple[Timeline, ...]:
     try:
-        timeline = draw_timelines(point.config)[0]
+        return draw_timelines(point.config)
     except TimelineError as error:
-        label = f"{point.label}: " if point.label else ""
-        line = f"{experiment.source}: {label}protocol: {error}"
+        line = f"{_where(experiment, point)}{say_where(error)}"
         raise make_error([line], [str(error)], point.config.model_dump()) from error
+
+
+def _preview(point: Point, timeline: Timeline) -> Preview:
     counts = timeline.staleness_histogram()
     shared, staleness, pace = _known(point)
     name, parameters = point.config.protocol.name, point.config.protocol.arguments()

@@ -7,16 +7,16 @@ and Zinkevich, "Slow Learners are Fast", 2009.
 from typing import Annotated
 
 import numpy as np
-from annotated_types import Ge
+from annotated_types import Ge, Lt
 
-from sgdlab.timelines.arguments import Count, Examples, check_argument
+from sgdlab.timelines.arguments import MAX_WORKERS, Examples, Updates, check_argument
 from sgdlab.timelines.protocols.random_delay import queue
 from sgdlab.timelines.timeline import Timeline
 
-Delay = Annotated[int, Ge(0), Examples(lambda n: [n - 1])]
+Delay = Annotated[int, Ge(0), Lt(MAX_WORKERS), Examples(lambda n: [n - 1])]
 
 
-def fixed_delay(delay: Delay, *, updates: Count) -> Timeline:
+def fixed_delay(delay: Delay, *, updates: Updates) -> Timeline:
     """Update t uses the gradient at version max(0, t − delay); no cluster.
 
     One update a second by delay + 1 workers in turn, each message's worker reading on as it
@@ -32,8 +32,8 @@ def fixed_delay(delay: Delay, *, updates: Count) -> Timeline:
     Raises:
       TimelineError: an argument is out of range.
     """
-    check_argument("fixed_delay", "delay", Delay, delay)
-    check_argument("fixed_delay", "updates", Count, updates)
+    delay = check_argument("fixed_delay", "delay", Delay, delay)
+    updates = check_argument("fixed_delay", "updates", Updates, updates)
     delays = np.full(updates + delay + 1, delay)
-    metadata = {"protocol": "fixed_delay", "parameters": {"delay": int(delay)}, "seed": 0}
+    metadata = {"protocol": "fixed_delay", "parameters": {"delay": delay}, "seed": 0}
     return queue(delays, delay, updates, metadata)

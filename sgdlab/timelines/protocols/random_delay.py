@@ -11,19 +11,21 @@ from typing import Annotated, Any
 import numpy as np
 
 from sgdlab.timelines.arguments import (
-    Count,
     Examples,
     Probability,
     Seed,
     TimelineError,
+    Updates,
     check_argument,
+    show,
+    unwrap_all,
 )
 from sgdlab.timelines.timeline import IN_FLIGHT, Timeline
 
 Probabilities = Annotated[Sequence[Probability], Examples(lambda n: [[0.4, 0.2, 0.2, 0.1, 0.1]])]
 
 
-def random_delay(probabilities: Probabilities, *, updates: Count, seed: Seed = 0) -> Timeline:
+def random_delay(probabilities: Probabilities, *, updates: Updates, seed: Seed = 0) -> Timeline:
     """Update t uses the gradient at version max(0, t − dₜ), with P(dₜ = l) given; no cluster.
 
     Args:
@@ -38,9 +40,9 @@ def random_delay(probabilities: Probabilities, *, updates: Count, seed: Seed = 0
     Raises:
       TimelineError: the probabilities are none, or an argument is out of range.
     """
-    _check(probabilities)
-    check_argument("random_delay", "updates", Count, updates)
-    check_argument("random_delay", "seed", Seed, seed)
+    probabilities = _check(probabilities)
+    updates = check_argument("random_delay", "updates", Updates, updates)
+    seed = check_argument("random_delay", "seed", Seed, seed)
     largest = len(probabilities) - 1
     chances = np.random.default_rng(seed).random(updates + largest + 1)
     steps = np.cumsum(np.asarray(probabilities, np.float64))
@@ -78,14 +80,18 @@ def queue(delays: np.ndarray, largest: int, updates: int, metadata: dict[str, An
     )
 
 
-def _check(probabilities: Sequence[float]) -> None:
-    if isinstance(probabilities, str) or not len(probabilities):
-        raise TimelineError(f"random_delay: probabilities is {probabilities!r}; allowed: a list")
-    for index, probability in enumerate(probabilities):
+def _check(given: Sequence[float]) -> list[float]:
+    given = unwrap_all(given)
+    if not isinstance(given, list | tuple) or not given:
+        raise TimelineError(f"random_delay: probabilities is {show(given)}; allowed: a list")
+    probabilities = [
         check_argument("random_delay", f"probabilities[{index}]", Probability, probability)
+        for index, probability in enumerate(given)
+    ]
     total = math.fsum(probabilities)
     if abs(total - 1) > 1e-6 or not probabilities[-1] > 0:
         raise TimelineError(
             f"random_delay: probabilities sum to {total} and end with {probabilities[-1]}; "
             "allowed: a sum of 1 and a last one > 0"
         )
+    return probabilities

@@ -97,7 +97,9 @@ def _cut(batch: Any, microbatches: int) -> Any:
                 f"batch: {leaf.shape[0]} rows can't be cut into {microbatches} microbatches; "
                 f"rows that can: {f'{low} or ' if low else ''}{low + microbatches}"
             )
-    return jax.tree.map(lambda leaf: leaf.reshape(microbatches, -1, *leaf.shape[1:]), batch)
+    return jax.tree.map(
+        lambda leaf: leaf.reshape(microbatches, len(leaf) // microbatches, *leaf.shape[1:]), batch
+    )
 
 
 def _climb(one: Callable, index: jax.Array, batch: Any) -> Any:

@@ -183,7 +183,9 @@ def _by_pmap(local: ValueAndGrad, mesh: Mesh) -> ValueAndGrad:
 
     def value_and_grad(params, batch, key):
         check_batch(batch, mesh)
-        rows = jax.tree.map(lambda leaf: leaf.reshape(parts, -1, *leaf.shape[1:]), batch)
+        rows = jax.tree.map(
+            lambda leaf: leaf.reshape(parts, len(leaf) // parts, *leaf.shape[1:]), batch
+        )
         return spread((params, rows, key))
 
     return value_and_grad
