@@ -28,7 +28,7 @@ _MAX_VALUES = 2**28  # losses of a point's replicates, 4 bytes each
 # Where floats enter float32 programs, and where whole numbers enter int32 ones too.
 _FLOATS = ("task", "rule", "receive", "worker", "precision")
 _INTEGERS = ("rule", "receive", "worker", "precision")
-_SEEDS = ("key", "split_seed")
+_EXEMPT = ("key", "split_seed", "batch_size")  # seeds, and what has a limit of its own
 
 
 def check_numbers(config: Config) -> list[Problem]:
@@ -78,7 +78,7 @@ def _check_formats(data: Mapping[str, Any]) -> Iterator[Problem]:
                 kind = "zero" if abs(value) < 1 else "infinity"
                 allowed = f"0, or a size from {_SMALLEST:.3g} to {_LARGEST:.3g}"
                 yield path, f"{value} given, which is {kind} in float32; allowed: {allowed}"
-            elif section in _INTEGERS and path[-1] not in _SEEDS and _is_long(value):
+            elif section in _INTEGERS and path[-1] not in _EXEMPT and _is_long(value):
                 yield path, f"{show(value)} given; allowed: what 32 bits hold, up to 2147483647"
 
 
@@ -135,8 +135,9 @@ def _check_sizes(config: Config, data: Mapping[str, Any]) -> Iterator[Problem]:
         yield ("task", key), f"{show(data['task'][key])} given, {text}"
     steps, rows = data["worker"].get("steps", 1), data["worker"]["batch_size"]
     if steps * rows > _MAX_ROWS:
-        text = f"{rows} given, {steps * rows} rows a message; allowed: {_MAX_ROWS:,}"
-        yield ("worker", "batch_size"), text
+        text = f"{rows} rows take at least {4e-9 * steps * rows:,.0f} GB as numbers alone"
+        room = f"there are {4e-9 * _MAX_ROWS:.0f} for those; allowed: at most {_MAX_ROWS // steps}"
+        yield ("worker", "batch_size"), f"{text}, and {room}"
     if config.updates is not None:
         yield from check_replicates(config, config.updates)
 

@@ -75,7 +75,7 @@ WORKER = tagged(
     "worker",
     replace_rows(WORKERS, _SPEC, RULE),
     default="gradient",
-    batch_size=(Annotated[int, Ge(1), Le(2**24)], 32),
+    batch_size=(Annotated[int, Ge(1)], 32),
     compress=(COMPRESSOR | None, None),
 )
 TASK = tagged("task", TASKS)
