@@ -64,7 +64,7 @@ REFUSED = {
     "rows as floats": ({"partition": [[0.9, 1.2]]}, "worker 0 has float64[2]"),
     "rows as a column": ({"partition": [np.zeros((2, 1), int)]}, "worker 0 has int64[2, 1]"),
     "text as a partition": ({"partition": "iid"}, "partition: str given"),
-    "a way of dealing": ({"partition": tasks.dirichlet(0.5)}, "partition: function given"),
+    "a way of dealing": ({"partition": tasks.dirichlet(0.5)}, " given; allowed: one array of row"),
     "no list of seeds": ({"seeds": 2}, "seeds: 2 given"),
     "no seed": ({"seeds": []}, "seeds: none"),
     "an empty array": ({"seeds": np.arange(0)}, "seeds: none"),
