@@ -41,6 +41,10 @@ from .quadratics import (
 from .regression import (
     logistic as logistic,
 )
+from .rows import (
+    SparseRows as SparseRows,
+    take_rows as take_rows,
+)
 from .transformer import (
     SIZES as SIZES,
     Transformer as Transformer,

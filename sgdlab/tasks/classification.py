@@ -118,10 +118,11 @@ def images(
     test_fraction: float = 0.2,
     split_seed: int = 0,
 ) -> Task:
-    """Images from a path: MNIST's IDX files, CIFAR-10's binaries, an `.npz`, a saved dataset.
+    """Images from a path: MNIST's IDX files, CIFAR's binaries, an `.npz`, a saved dataset.
 
-    Pixels stay uint8 in memory and are normalised in the loss, by the mean and standard deviation
-    of each channel over the training images.
+    Whole numbers of 0…255, whatever dtype holds them, are pixels: uint8 in memory and normalised in
+    the loss, by the mean and standard deviation of each channel over the training images. So are
+    all others, as float32, but for floats in [−1, 1], which are taken as they are.
 
     Args:
       path: what `sgdlab.tasks.datasets.load_images` reads.
@@ -148,7 +149,9 @@ def _image_task(
 ) -> Task:
     train, test, classes = split(data, test_fraction, split_seed)
     network = _network(name, model, hidden, channels, train["input"].shape[1:], classes)
-    prepare = _normalisation(train["input"]) if train["input"].dtype == np.uint8 else None
+    # Floats in [−1, 1] have been scaled by whoever made them.
+    pixels = train["input"].dtype == np.uint8 or np.abs(train["input"]).max() > 1
+    prepare = _normalisation(train["input"]) if pixels else None
     facts = {"source": data.source, "classes": classes}
     return classifier(network, train, test, name=name, prepare=prepare, metadata=facts)
 
@@ -159,12 +162,11 @@ def split(data: Dataset, test_fraction: float, split_seed: int):
     Returns:
       `(train, test, classes)`; the data's own test set where it has one, else a stratified part.
     """
-    classes = int(data.train["label"].max()) + 1
     if data.test is not None:
-        return data.train, data.test, max(classes, int(data.test["label"].max()) + 1)
+        return data.train, data.test, data.classes
     kept, held = stratified_split(data.train["label"], test_fraction, split_seed)
     train = {name: array[kept] for name, array in data.train.items()}
-    return train, {name: array[held] for name, array in data.train.items()}, classes
+    return train, {name: array[held] for name, array in data.train.items()}, data.classes
 
 
 def _network(name: str, model: str, hidden, channels, shape, classes: int) -> nn.Module:
@@ -186,7 +188,8 @@ def _network(name: str, model: str, hidden, channels, shape, classes: int) -> nn
 def _normalisation(pixels: np.ndarray) -> Callable[[jax.Array], jax.Array]:
     axes = tuple(range(pixels.ndim - 1))
     mean = pixels.mean(axes, dtype=np.float64).astype(np.float32)
-    scale = (1 / np.maximum(pixels.std(axes, dtype=np.float64), 1.0)).astype(np.float32)
+    least = 1.0 if pixels.dtype == np.uint8 else float(np.abs(pixels).max()) / 255
+    scale = (1 / np.maximum(pixels.std(axes, dtype=np.float64), least)).astype(np.float32)
 
     def normalise(x):
         shape = (1,) * (x.ndim - 1) + (-1,)

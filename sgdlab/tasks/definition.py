@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sgdlab.statistics import Direction, check_directions
+from sgdlab.tasks.rows import count_rows, take_rows
 from sgdlab.tasks.tracing import draws
 
 Params = Any
@@ -60,7 +61,8 @@ class Task:
         `params` and `batch`; metrics are float32 scalars. `key` is a typed key that is consumed, or
         `None` for evaluation: no noise, no dropout. A `RowLoss` is evaluated in blocks of rows
         where the held-out set is large, any other function on all of them at once.
-      train: training rows, arrays `[n, …]` by name.
+      train: training rows by name: arrays `[n, …]`, or `SparseRows`, of which a batch has dense
+        parts (see `take_rows`).
       test: held-out rows, with the same names.
       labels: `[n]` int32 for the training rows, what partitions over workers go by; or `None`.
       logical_axes: a tree like the parameters, each leaf a tuple with a name (or `None`) for each
@@ -76,8 +78,8 @@ class Task:
     name: str
     init: Callable[[jax.Array], Params]
     loss: Callable[[Params, Batch, jax.Array | None], tuple[jax.Array, Metrics]]
-    train: dict[str, np.ndarray]
-    test: dict[str, np.ndarray]
+    train: dict[str, Any]
+    test: dict[str, Any]
     labels: np.ndarray | None = None
     logical_axes: Any = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
@@ -94,6 +96,7 @@ class Task:
         one draws.
         """
 
+        rows = np.arange(min(_TRACED_ROWS, count_rows(self.train)))
         params = jax.eval_shape(self.init, jax.random.key(0))
-        batch = jax.tree.map(lambda column: jnp.asarray(column[:_TRACED_ROWS]), self.train)
+        batch = jax.tree.map(jnp.asarray, take_rows(self.train, rows))
         return draws(lambda key, params, batch: self.loss(params, batch, key), params, batch)

@@ -49,8 +49,9 @@ def text(
     fair test.
 
     Args:
-      path: a text file (.gz too), or a Hugging Face dataset saved to disk with a column "text";
-        `None`: the English documentation that CPython carries, which differs by Python version.
+      path: a text file (gzip, bzip2, xz too), or a Hugging Face dataset saved to disk with a column
+        "text"; `None`: the English documentation that CPython carries, which differs by Python
+        version.
       size: a configuration in `SIZES`, "0.3M" to "1B" parameters.
       length: bytes a window predicts.
       width: in place of the size's.
@@ -166,6 +167,5 @@ def _windows(content: bytes, length: int, test_fraction: float, source: str):
             f"{source}; it must lie between 0 and 1 and leave windows on both sides"
         )
     stream = np.frombuffer(content, np.uint8)
-    starts = np.arange(count)[:, None] * length
-    windows = stream[starts + np.arange(length + 1)[None, :]]
+    windows = np.lib.stride_tricks.sliding_window_view(stream, length + 1)[::length]  # no copy
     return windows[:-held], windows[-held:]

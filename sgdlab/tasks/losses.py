@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -48,10 +48,11 @@ def means(rows: Measures) -> tuple[jax.Array, jax.Array]:
     return jnp.mean(rows.loss), jnp.mean(rows.right.astype(jnp.float32))
 
 
-def fingerprint(arrays: Mapping[str, np.ndarray]) -> str:
+def fingerprint(arrays: Mapping[str, Any]) -> str:
     """SHA-256 of arrays by name, with their shapes and dtypes: which data a run has seen."""
     digest = hashlib.sha256()
-    for name, array in sorted(arrays.items()):
+    for path, array in jax.tree_util.tree_leaves_with_path(dict(arrays)):
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
         digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
         digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()

@@ -10,7 +10,8 @@ def stratified_split(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Training and test rows; ⌊fraction·n⌋ rows are held out, of each class its share within one.
 
-    Rows are shuffled, sorted by class, and held out at even distances along that order.
+    Rows are shuffled, sorted by class, and held out at even distances along that order. But a class
+    keeps one training row at least: nobody could predict one that only test rows have.
 
     Args:
       labels: `[n]` class numbers.
@@ -32,4 +33,6 @@ def stratified_split(
     order = np.random.default_rng(seed).permutation(n)
     order = order[np.argsort(labels[order], kind="stable")]
     held = np.diff(np.floor(test_fraction * np.arange(n + 1)), append=0)[:n] > 0
+    starts = np.flatnonzero(np.diff(labels[order], prepend=-1))
+    held[starts[np.logical_and.reduceat(held, starts)]] = False
     return np.sort(order[~held]), np.sort(order[held])

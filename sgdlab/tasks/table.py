@@ -33,6 +33,7 @@ TASKS: dict[str, Row] = {
         "dataset": (str, "breast_cancer"),
         "l2": (NonNegative, 0.0),
         **_SPLIT,
+        "test": (str | None, None),
     },
     "digits": {
         "model": (Literal["mlp", "cnn"], "mlp"),

@@ -12,8 +12,11 @@ from jax.sharding import Mesh
 
 from sgdlab.precision import LayerPolicies, Policy, compute_in_parameter_dtype
 from sgdlab.tasks import RowLoss, Task
-from sgdlab.training.blocks import measure_in_blocks
+from sgdlab.tasks.rows import count_rows, has_sparse, take_rows
+from sgdlab.training.blocks import BLOCK_BYTES, measure_in_blocks
 from sgdlab.training.devices.collectives import Average
+
+_SPARSE_BLOCK = 2**22  # bytes that a block of sparse rows may compute in any case
 
 
 def make_value_and_grad(
@@ -143,7 +146,16 @@ def make_evaluate(task: Task, policy: Policy, average: Average | None = None) ->
 def _in_blocks(
     measure: Callable, mesh: Mesh | None, params: Any, batch: Any, key: jax.Array | None
 ) -> Any:
-    return measure_in_blocks(lambda rows: measure(params, rows, key), batch, mesh=mesh)
+    if not has_sparse(batch):
+        return measure_in_blocks(lambda rows: measure(params, rows, key), batch, mesh=mesh)
+    # The rows of a block are padded, so a block is no larger than all of them without.
+    held = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(batch))
+    return measure_in_blocks(
+        lambda rows: measure(params, take_rows(batch, rows), key),
+        jnp.arange(count_rows(batch), dtype=jnp.int32),
+        block_bytes=min(max(held, _SPARSE_BLOCK), BLOCK_BYTES),
+        mesh=mesh,
+    )
 
 
 def _in_layers_dtypes(task_loss: Callable, policy: Policy | LayerPolicies) -> Callable:

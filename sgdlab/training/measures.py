@@ -10,6 +10,7 @@ import numpy as np
 import optax
 
 from sgdlab.tasks import Task
+from sgdlab.tasks.rows import count_rows, take_rows
 
 
 class NoiseScale(NamedTuple):
@@ -67,12 +68,12 @@ def gradient_noise_scale(
 
 def _mean_squared_norm(task: Task, size: int, repeats: int, params, key) -> jax.Array:
     train = jax.tree.map(jnp.asarray, task.train)
-    num_rows = len(jax.tree.leaves(train)[0])
+    num_rows = count_rows(train)
 
     def squared_norm(key):
         rows_key, loss_key = jax.random.split(key)
         rows = jax.random.randint(rows_key, (size,), 0, num_rows)
-        batch = jax.tree.map(lambda column: column[rows], train)
+        batch = take_rows(train, rows)
         gradient = jax.grad(lambda p: task.loss(p, batch, loss_key)[0])(params)
         return optax.tree.norm(gradient, squared=True)
 

@@ -6,29 +6,29 @@ A system that promises more memory than it has lets a program run until it stand
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import jax
-import numpy as np
+
+from sgdlab.tasks.rows import row_bytes
 
 _ROW_NUMBER = 4  # bytes; each row that a chunk's messages use is drawn before its loop
 
 
-def check_batch_size(batch_size: int, train: Mapping[str, np.ndarray], minibatches: int) -> None:
+def check_batch_size(batch_size: int, train: Any, minibatches: int) -> None:
     """Refuse a minibatch that can't be held, its activations not counted.
 
     Args:
       batch_size: B, its rows.
-      train: training rows, arrays `[n, …]` by name.
+      train: training rows by name.
       minibatches: how many are drawn at once, those of a chunk.
 
     Raises:
       ValueError: B rows of the data and B row numbers a minibatch are more bytes than there are.
     """
-    row = sum(array.nbytes // len(array) for array in train.values())
-    each, there_are = row + _ROW_NUMBER * minibatches, memory_bytes()
+    each, there_are = row_bytes(train) + _ROW_NUMBER * minibatches, memory_bytes()
     if batch_size * each > there_are:
         raise ValueError(
             f"worker.batch_size: {batch_size} rows take at least {batch_size * each / 1e9:,.0f} GB "

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from sgdlab.precision import all_finite, select_tree
+from sgdlab.tasks.rows import take_rows
 from sgdlab.training.batches import Draws
 from sgdlab.training.gradients import make_value_and_grad
 from sgdlab.training.program import Chunk, Data, Program, State
@@ -41,7 +42,7 @@ def send(step: Step, state: State, read, worker_state, loss_scale, drawn: Draws)
     value_and_grad = make_value_and_grad(
         program.task, program.policy, loss_scale, average, microbatches
     )
-    batches = jax.tree.map(lambda column: column[drawn.rows], step.data.train)
+    batches = take_rows(step.data.train, drawn.rows)
     key = None if drawn.keys is None else jax.random.wrap_key_data(drawn.keys)
     message, new_state, info = program.worker.compute(
         value_and_grad, read, worker_state, batches, key

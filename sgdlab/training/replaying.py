@@ -15,6 +15,7 @@ from jax.sharding import Mesh
 
 from sgdlab.precision import DynamicLossScale, NoOpLossScale, get_policy
 from sgdlab.tasks import Task
+from sgdlab.tasks.rows import count_rows
 from sgdlab.timelines import Timeline
 from sgdlab.timelines.early import go_early
 from sgdlab.timelines.plan import needs_table, plan
@@ -329,7 +330,7 @@ def prepare(
         shard_params(
             traits.params, average.mesh, task.logical_axes
         )  # a named axis must divide, too
-    num_rows = len(jax.tree.leaves(task.train)[0])
+    num_rows = count_rows(task.train)
     data = Data(
         jax.tree.map(np.asarray, task.train),
         jax.tree.map(np.asarray, task.test),

@@ -59,12 +59,15 @@ def find_commit(folder: Path) -> str | None:
     return commit and commit + ("+" if changed else "")
 
 
-def hash_data(*parts: Mapping[str, np.ndarray]) -> str:
+def hash_data(*parts: Mapping[str, Any]) -> str:
     """SHA-256 over the names, types, shapes and values of arrays."""
+    import jax
+
     digest = hashlib.sha256()
     for part in parts:
-        for name in sorted(part):
-            array = np.ascontiguousarray(part[name])
+        for path, leaf in jax.tree_util.tree_leaves_with_path(dict(part)):
+            name = jax.tree_util.keystr(path, simple=True, separator="/")
+            array = np.ascontiguousarray(leaf)
             digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
             digest.update(array.view(np.uint8).data if array.size else b"")
     return digest.hexdigest()

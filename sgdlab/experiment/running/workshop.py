@@ -16,6 +16,7 @@ from sgdlab.experiment.config.building import draw_timelines
 from sgdlab.experiment.config.schema import Config
 from sgdlab.experiment.running.environment import hash_data
 from sgdlab.rules.table import RULE_FILLED
+from sgdlab.tasks.rows import take_rows
 from sgdlab.timelines import Timeline
 from sgdlab.training.devices.sharding import LOGICAL_AXES
 
@@ -54,7 +55,7 @@ class Workshop:
         task = self.task(config)
 
         def evaluate(key: jax.Array) -> Any:
-            batch = {name: rows[:1] for name, rows in task.test.items()}
+            batch = take_rows(task.test, np.arange(1))
             return task.loss(task.init(key), batch, None)[1]
 
         return "loss", *jax.eval_shape(evaluate, jax.random.key(0))

@@ -16,6 +16,7 @@ from sgdlab.experiment.config.experiment import Experiment, load_experiment
 from sgdlab.experiment.config.schema import Config
 from sgdlab.experiment.running.workshop import Workshop
 from sgdlab.precision import get_policy
+from sgdlab.tasks.rows import count_rows, take_rows
 from sgdlab.training.gradients import make_value_and_grad
 
 REPEATS = 300
@@ -173,12 +174,12 @@ def _time_gradients(config: Config, workshop: Workshop, repeats: int) -> np.ndar
     train = jax.tree.map(jnp.asarray, task.train)
     params = policy.cast_to_param(jax.jit(task.init)(key))
     shape = (config.worker.arguments()["batch_size"],)
-    size = len(jax.tree.leaves(train)[0])
+    size = count_rows(train)
     rng = np.random.default_rng(config.seed)
 
     @jax.jit
     def gradient(params, train, rows, key):
-        batch = jax.tree.map(lambda column: column[rows], train)
+        batch = take_rows(train, rows)
         (loss, _), message = value_and_grad(params, batch, key)
         return loss, message
 

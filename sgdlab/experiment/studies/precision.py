@@ -21,6 +21,7 @@ from sgdlab.experiment.running.making import DEFAULT_EVALUATIONS
 from sgdlab.experiment.running.workshop import Workshop
 from sgdlab.precision import DynamicLossScale, NoOpLossScale, get_policy
 from sgdlab.statistics import headline
+from sgdlab.tasks.rows import count_rows, take_rows
 from sgdlab.training.gradients import make_value_and_grad
 from sgdlab.training.inspecting import ChunkProgram
 
@@ -219,10 +220,8 @@ class _Gradients:
         first = task.init(jax.random.fold_in(jax.random.key(np.uint32(history.member["seed"])), 0))
         final = get_policy("float32").cast_to_param(history.params)
         size = reference.config.worker.arguments()["batch_size"]
-        rows = np.random.default_rng(0).integers(
-            len(jax.tree.leaves(task.train)[0]), size=(_BATCHES, size)
-        )
-        self.batches = [jax.tree.map(lambda column, r=r: column[r], task.train) for r in rows]
+        rows = np.random.default_rng(0).integers(count_rows(task.train), size=(_BATCHES, size))
+        self.batches = [take_rows(task.train, each) for each in rows]
         self.ends, self.task = (first, final), task
         self.paths = tuple(
             jax.tree_util.keystr(path, simple=True, separator="/") or "parameters"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 
 import numpy as np
@@ -29,14 +30,15 @@ def load_embedded(name: str) -> Dataset:
     loaders = importlib.import_module("sklearn.datasets")
     features, labels = getattr(loaders, f"load_{name}")(return_X_y=True)
     train = {"input": features.astype(np.float32), "label": labels.astype(np.int32)}
-    return Dataset(train, None, f"scikit-learn {name}")
+    classes = int(train["label"].max()) + 1
+    return Dataset(train, None, f"scikit-learn {name}", classes)
 
 
 def load_digits() -> Dataset:
     """The handwritten digits as images: "input" `[1797, 8, 8, 1]` float32 in [0, 1]."""
     table = load_embedded("digits")
     pixels = table.train["input"].reshape(-1, 8, 8, 1) / np.float32(16)
-    return Dataset({"input": pixels, "label": table.train["label"]}, None, table.source)
+    return dataclasses.replace(table, train={**table.train, "input": pixels})
 
 
 def load_documentation() -> bytes:

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import math
 import struct
-import zlib
 from os import PathLike
 from pathlib import Path
 
 import numpy as np
 
 from sgdlab.tasks.datasets.dataset import (
-    DEFLATE_RATIO,
     LARGEST_ARRAY,
     DataError,
     Dataset,
-    class_numbers,
-    file_size,
-    finite_features,
-    open_binary,
-    read_up_to,
+    Found,
+    Rows,
+    count_bytes,
+    make_dataset,
+    open_data,
+    read_into,
 )
 
 _DTYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
@@ -29,7 +28,7 @@ def read_idx(path: str | PathLike[str]) -> np.ndarray:
     """One IDX file: two zero bytes, a type byte, the number of axes, their lengths, the entries.
 
     Args:
-      path: the file; decompressed if its name ends in .gz.
+      path: the file; unpacked where it is gzip, bzip2 or xz by its content.
 
     Returns:
       The array, in the machine's byte order.
@@ -38,18 +37,15 @@ def read_idx(path: str | PathLike[str]) -> np.ndarray:
       DataError: the file is missing or damaged, or is not exactly as long as its header says.
     """
     path = Path(path)
-    with open_binary(path) as file:
+    with open_data(path) as file:
         dtype, shape = _read_header(file, path)
         expected = dtype.itemsize * math.prod(shape)
-        start = 4 + 4 * len(shape)
-        _check_declared(path, shape, start + expected)
-        content = read_up_to(file, expected, path)
-    if len(content) < expected:
-        raise DataError(
-            f"{path}: offset {start + len(content)}: the file ends, but its header promises "
-            f"{start + expected} bytes for shape {shape}"
-        )
-    return np.frombuffer(content, dtype).reshape(shape).astype(dtype.newbyteorder("="))
+        _check_length(file, path, shape, expected)
+    array = np.empty(shape, dtype)
+    with open_data(path) as file:
+        _read_header(file, path)
+        read_into(file, array.reshape(-1).view(np.uint8).data, path)
+    return array.astype(dtype.newbyteorder("="), copy=False)
 
 
 def load_mnist(directory: str | PathLike[str]) -> Dataset:
@@ -65,18 +61,13 @@ def load_mnist(directory: str | PathLike[str]) -> Dataset:
     Raises:
       DataError: a file is missing or damaged, or images and labels don't match.
     """
-    directory = Path(directory)
-    (train, train_labels), (test, test_labels) = (_pair(directory, s) for s in ("train", "t10k"))
-    numbers = class_numbers(np.concatenate([train_labels, test_labels]), directory)
-    if train.shape[1:] != test.shape[1:]:
-        raise DataError(
-            f"{directory}: training images are {train.shape[1:3]}, test images {test.shape[1:3]}"
-        )
-    return Dataset(
-        {"input": train, "label": numbers[: len(train)]},
-        {"input": test, "label": numbers[len(train) :]},
-        str(directory),
-    )
+    return make_dataset(read_mnist(directory))
+
+
+def read_mnist(directory: str | PathLike[str]) -> Found:
+    """What `load_mnist` checks."""
+    train, test = (_pair(Path(directory), stem) for stem in ("train", "t10k"))
+    return Found(directory, train, test)
 
 
 def is_mnist(directory: Path) -> bool:
@@ -86,7 +77,7 @@ def is_mnist(directory: Path) -> bool:
 
 def _read_header(file, path: Path) -> tuple[np.dtype, tuple[int, ...]]:
     magic = _read_exactly(file, 4, path, 0)
-    if magic[:2] != b"\0\0" or magic[2] not in _DTYPES or magic[3] == 0:
+    if magic[:2] != b"\0\0" or magic[2] not in _DTYPES or not 0 < magic[3] <= 32:
         raise DataError(f"{path}: offset 0: bytes {magic.hex(' ')} are no IDX header")
     lengths = _read_exactly(file, 4 * magic[3], path, 4)
     return np.dtype(_DTYPES[magic[2]]), struct.unpack(f">{magic[3]}I", lengths)
@@ -94,29 +85,28 @@ def _read_header(file, path: Path) -> tuple[np.dtype, tuple[int, ...]]:
 
 def _read_exactly(file, count: int, path: Path, offset: int) -> bytes:
     """`count` bytes of a header at `offset`, or a `DataError`."""
-    try:
-        content = file.read(count)
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path}: offset {offset}: {error}") from None
+    content = file.read(count)
     if len(content) < count:
         raise DataError(f"{path}: offset {offset + len(content)}: the file ends inside its header")
     return content
 
 
-def _check_declared(path: Path, shape: tuple[int, ...], declared: int) -> None:
-    """The size that a header declares against the file's own, before memory is taken."""
-    size = file_size(path)
-    if path.suffix == ".gz":
-        fits = declared <= min(LARGEST_ARRAY, DEFLATE_RATIO * size)
-    else:
-        fits = declared == size
-    if not fits:
+def _check_length(file, path: Path, shape: tuple[int, ...], expected: int) -> None:
+    """What follows the header is what it declares, before memory is taken for it."""
+    start = 4 + 4 * len(shape)
+    if expected > LARGEST_ARRAY:
         raise DataError(
-            f"{path}: offset 4: shape {shape} needs {declared:,} bytes, the file has {size:,}"
+            f"{path}: offset 4: shape {shape} needs {expected:,} bytes; at most {LARGEST_ARRAY:,}"
+        )
+    count = count_bytes(file, expected, path)
+    if count < expected:
+        raise DataError(
+            f"{path}: offset {start + count}: the file ends, but its header promises "
+            f"{start + expected:,} bytes for shape {shape}"
         )
 
 
-def _pair(directory: Path, stem: str) -> tuple[np.ndarray, np.ndarray]:
+def _pair(directory: Path, stem: str) -> Rows:
     paths = [_find(directory, f"{stem}-{kind}", f"idx{axes}") for kind, axes in _KINDS.items()]
     for path, kind in zip(paths, _KINDS, strict=True):
         if path is None:
@@ -126,7 +116,7 @@ def _pair(directory: Path, stem: str) -> tuple[np.ndarray, np.ndarray]:
         raise DataError(f"{paths[0]}: offset 3: shape {images.shape}; images have three axes")
     if labels.shape != images.shape[:1]:
         raise DataError(f"{paths[1]}: labels {labels.shape} for {len(images)} images")
-    return finite_features(images[..., None], paths[0]), labels
+    return Rows(images[..., None], labels)
 
 
 _KINDS = {"images": 3, "labels": 1}

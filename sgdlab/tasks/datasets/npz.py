@@ -7,20 +7,27 @@ import re
 import struct
 import zipfile
 import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
+from typing import BinaryIO, cast
 
 import numpy as np
 
+from sgdlab.files import open_regular
 from sgdlab.tasks.datasets.dataset import (
-    DEFLATE_RATIO,
     LARGEST_ARRAY,
     DataError,
     Dataset,
-    class_numbers,
-    file_size,
-    finite_features,
+    Found,
+    Rows,
+    count_bytes,
+    make_dataset,
+    read_into,
 )
+
+DEFLATE_RATIO = 1032  # the best that deflate can do
 
 # What a damaged archive makes zipfile, zlib and the header raise.
 _FAULTS = (
@@ -34,6 +41,7 @@ _FAULTS = (
     RuntimeError,
     TypeError,
     struct.error,
+    MemoryError,
 )
 _LONGEST_HEADER = 10_000
 _HEADER = re.compile(
@@ -41,15 +49,24 @@ _HEADER = re.compile(
     r"\s*'fortran_order'\s*:\s*(?P<fortran>True|False)\s*,"
     r"\s*'shape'\s*:\s*\((?P<shape>(\s*\d{1,18}\s*,)*(\s*\d{1,18})?\s*)\)\s*,?\s*\}\s*"
 )
-# Names for training rows, labels, test rows, labels: with and without a test set.
-_NAMES = (("x_train", "y_train", "x_test", "y_test"), ("x", "y", None, None))
+# Names for training rows, labels, test rows, labels: with and without a test set; MedMNIST's.
+_NAMES = (
+    ("x_train", "y_train", "x_test", "y_test"),
+    ("train_images", "train_labels", "test_images", "test_labels"),
+    ("x", "y", None, None),
+)
+# More arrays than anybody keeps in one file, whose list alone takes memory.
+_MOST_ARRAYS = 10_000
 
 
 def load_npz(path: str | PathLike[str]) -> Dataset:
     """An .npz with arrays "x", "y", or "x_train", "y_train", "x_test", "y_test".
 
+    MedMNIST's files have "train_images", "train_labels", "test_images" and "test_labels"; other
+    arrays, such as its validation set, are not read.
+
     Args:
-      path: the file. x has rows on its first axis, y whole numbers `[n]`.
+      path: the file. x has rows on its first axis, y whole numbers `[n]` or `[n, 1]`.
 
     Returns:
       A `Dataset` with "input" as stored if uint8, else float32.
@@ -57,14 +74,28 @@ def load_npz(path: str | PathLike[str]) -> Dataset:
     Raises:
       DataError: the file is missing or damaged, or arrays are missing or don't match.
     """
+    return make_dataset(read_rows(path))
+
+
+def read_rows(path: str | PathLike[str]) -> Found:
+    """What `load_npz` checks."""
     path = Path(path)
-    stored = read_npz(path)
-    for x, y, x_test, y_test in _NAMES:
-        if x in stored and y in stored:
-            return _dataset(path, stored, x, y, x_test, y_test)
+    with _opened(path) as archive:
+        members = _members(archive, path)
+        for x, y, *test in _NAMES:
+            if x not in members or y not in members:
+                continue
+            names = [name for name in (x, y, *test) if name is not None]
+            if missing := [name for name in names if name not in members]:
+                raise DataError(f"{path}: has {x} and {y}, but no {' and '.join(missing)}")
+            arrays = _read_members(archive, {name: members[name] for name in names}, path)
+            made = [
+                Rows(arrays[x], arrays[y], (x, y)) for x, y in zip(*[iter(names)] * 2, strict=True)
+            ]
+            return Found(path, made[0], made[1] if test[0] else None)
     raise DataError(
-        f"{path}: holds {', '.join(stored) or 'nothing'}; needed are x and y, or x_train, y_train, "
-        "x_test and y_test"
+        f"{path}: holds {', '.join(members)[:100] or 'nothing'}; needed are x and y, or x_train, "
+        "y_train, x_test and y_test"
     )
 
 
@@ -79,49 +110,106 @@ def read_npz(path: str | PathLike[str]) -> dict[str, np.ndarray]:
 
     Raises:
       DataError: the file is missing or damaged, an array holds objects, or one is larger than the
-        file can hold.
+        file can hold, or all together are larger than `LARGEST_ARRAY` bytes.
     """
     path = Path(path)
-    size = file_size(path)
+    with _opened(path) as archive:
+        return _read_members(archive, _members(archive, path), path)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
     try:
-        with zipfile.ZipFile(path) as archive:
-            return {
-                member.filename.removesuffix(".npy"): _read_member(archive, member, path, size)
-                for member in archive.infolist()
-            }
+        with open_regular(path) as file, zipfile.ZipFile(file) as archive:
+            yield archive
     except DataError:
         raise
     except _FAULTS as error:
-        raise DataError(f"{path}: {_one_line(error)}") from None
+        reason = getattr(error, "strerror", None) or _one_line(error)
+        raise DataError(f"{path}: {reason}") from None
+
+
+def _members(archive: zipfile.ZipFile, path: Path) -> dict[str, zipfile.ZipInfo]:
+    """The arrays by name; no two lie in the same bytes, and none claims more than it can hold."""
+    found = sorted(archive.infolist(), key=lambda member: member.header_offset)
+    if len(found) > _MOST_ARRAYS:
+        raise DataError(f"{path}: {len(found):,} arrays; at most {_MOST_ARRAYS:,}")
+    end = 0
+    for member in found:
+        place = _place(member, path)
+        # Deflate is the one method that NumPy writes, and its best ratio is known.
+        if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise DataError(f"{place}: compression method {member.compress_type} is not NumPy's")
+        if member.header_offset < end:
+            raise DataError(f"{place}: lies within the array before it")
+        end = member.header_offset + member.compress_size
+        if member.file_size > DEFLATE_RATIO * member.compress_size:
+            raise DataError(
+                f"{place}: claims {member.file_size:,} bytes of {member.compress_size:,}"
+            )
+    if end > archive.start_dir:  # pyright: ignore[reportAttributeAccessIssue]
+        raise DataError(f"{path}: its arrays claim more bytes than it has")
+    return {member.filename.removesuffix(".npy"): member for member in found}
+
+
+def _read_members(
+    archive: zipfile.ZipFile, members: Mapping[str, zipfile.ZipInfo], path: Path
+) -> dict[str, np.ndarray]:
+    """The arrays; all their sizes are checked before memory is taken for the first."""
+    total = sum(member.file_size for member in members.values())
+    if total > LARGEST_ARRAY:
+        raise DataError(f"{path}: arrays of {total:,} bytes; at most {LARGEST_ARRAY:,}")
+    checked = {name: _check_member(archive, each, path) for name, each in members.items()}
+    return {name: _read_member(archive, members[name], path, *checked[name]) for name in members}
+
+
+def _check_member(
+    archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path
+) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """What the header says, and that so many bytes, and no others, follow it."""
+    place = _place(member, path)
+    with _telling(place), archive.open(member) as file:
+        shape, fortran, dtype = _read_header(file)
+        expected = dtype.itemsize * math.prod(shape)
+        there = member.file_size - file.tell()
+        if expected == there:
+            there = count_bytes(cast(BinaryIO, file), expected, place)
+        if expected != there:
+            raise DataError(
+                f"{place}: shape {shape} of {dtype} needs {expected:,} bytes, {there:,} are there"
+            )
+    return shape, fortran, dtype
 
 
 def _read_member(
-    archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path, size: int
+    archive: zipfile.ZipFile,
+    member: zipfile.ZipInfo,
+    path: Path,
+    shape: tuple[int, ...],
+    fortran: bool,
+    dtype: np.dtype,
 ) -> np.ndarray:
-    place = f"{path}: array {member.filename!r} at offset {member.header_offset}"
-    # Deflate is the one method that NumPy writes, and its best ratio is known.
-    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        raise DataError(f"{place}: compression method {member.compress_type} is not NumPy's")
-    if member.compress_size > size or member.file_size > DEFLATE_RATIO * member.compress_size:
-        raise DataError(f"{place}: claims {member.file_size:,} bytes in a file of {size:,}")
+    place = _place(member, path)
+    content = np.empty(math.prod(shape), dtype)
+    with _telling(place), archive.open(member) as file:
+        _read_header(file)
+        read_into(cast(BinaryIO, file), content.view(np.uint8).data, place)
+    array = content.reshape(shape, order="F" if fortran else "C")
+    return array.astype(dtype.newbyteorder("="), copy=False)
+
+
+def _place(member: zipfile.ZipInfo, path: Path) -> str:
+    return f"{path}: array {member.filename[:60]!r} at offset {member.header_offset}"
+
+
+@contextmanager
+def _telling(place: str) -> Iterator[None]:
     try:
-        with archive.open(member) as file:
-            shape, fortran, dtype = _read_header(file)
-            expected = dtype.itemsize * math.prod(shape)
-            if expected != member.file_size - file.tell() or expected > LARGEST_ARRAY:
-                raise DataError(
-                    f"{place}: shape {shape} of {dtype} needs {expected:,} bytes, "
-                    f"{member.file_size - file.tell():,} are there"
-                )
-            content = file.read(expected + 1)
+        yield
     except DataError:
         raise
     except _FAULTS as error:
         raise DataError(f"{place}: {_one_line(error)}") from None
-    if len(content) != expected:
-        raise DataError(f"{place}: {len(content)} bytes where {expected} are promised")
-    array = np.frombuffer(content, dtype).reshape(shape, order="F" if fortran else "C")
-    return array.astype(dtype.newbyteorder("="))
 
 
 def _read_header(file) -> tuple[tuple[int, ...], bool, np.dtype]:
@@ -138,35 +226,6 @@ def _read_header(file) -> tuple[tuple[int, ...], bool, np.dtype]:
         raise ValueError(f"header {header[:60]!r} is not that of an array of numbers")
     shape = tuple(int(axis) for axis in found["shape"].split(",") if axis.strip())
     return shape, found["fortran"] == "True", np.dtype(found["dtype"])
-
-
-def _dataset(path: Path, stored, x: str, y: str, x_test: str | None, y_test: str | None) -> Dataset:
-    if x_test is None or y_test is None:
-        rows, numbers = _rows(path, stored, x, y), class_numbers(stored[y], path)
-        return Dataset({"input": rows, "label": numbers}, None, str(path))
-    if x_test not in stored or y_test not in stored:
-        raise DataError(f"{path}: has {x} and {y}, but no {x_test} and {y_test}")
-    train, test = _rows(path, stored, x, y), _rows(path, stored, x_test, y_test)
-    if train.shape[1:] != test.shape[1:] or train.dtype != test.dtype:
-        raise DataError(
-            f"{path}: rows of {x} are {train.dtype} {train.shape[1:]}, "
-            f"of {x_test} {test.dtype} {test.shape[1:]}"
-        )
-    numbers = class_numbers(np.concatenate([stored[y], stored[y_test]]), path)
-    return Dataset(
-        {"input": train, "label": numbers[: len(train)]},
-        {"input": test, "label": numbers[len(train) :]},
-        str(path),
-    )
-
-
-def _rows(path: Path, stored, x: str, y: str) -> np.ndarray:
-    rows, labels = stored[x], stored[y]
-    if rows.ndim < 2 or rows.size == 0 or labels.shape != rows.shape[:1]:
-        raise DataError(
-            f"{path}: {x} {rows.shape} and {y} {labels.shape}; needed are [n, …] and [n], not empty"
-        )
-    return finite_features(rows, path)
 
 
 def _one_line(error: BaseException) -> str:

@@ -12,7 +12,7 @@ def load_text(path: str | PathLike[str]) -> bytes:
     """A text file's bytes, in whatever encoding it has.
 
     Args:
-      path: the file; decompressed if its name ends in .gz.
+      path: the file; unpacked where it is gzip, bzip2 or xz by its content.
 
     Returns:
       The bytes, at least one.
@@ -20,7 +20,7 @@ def load_text(path: str | PathLike[str]) -> bytes:
     Raises:
       DataError: the file is missing, damaged, empty or too large.
     """
-    content = read_bytes(Path(path))
+    content = bytes(read_bytes(Path(path)))
     if not content:
         raise DataError(f"{path}: offset 0: the file is empty")
     return content

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from sgdlab.tasks.datasets.dataset import DataError, Dataset, class_numbers, finite_features
+from sgdlab.tasks.datasets.dataset import DataError, Dataset, Found, Rows, make_dataset
+from sgdlab.tasks.datasets.decoding import decode_images
 
 _INPUTS = ("image", "img", "input", "x", "features", "pixels")
 _LABELS = ("label", "labels", "y", "fine_label", "target")
@@ -23,29 +24,28 @@ def load_saved(directory: str | PathLike[str]) -> Dataset:
         features, pixels; the label column one of label, labels, y, fine_label, target.
 
     Returns:
-      A `Dataset` with "input" uint8 for images, as stored or float32 otherwise.
+      A `Dataset` with "input" as stored if uint8, else float32. Labels that are a `ClassLabel` are
+      class numbers already, of as many classes as it names.
 
     Raises:
       DataError: the directory is missing or damaged, a column is missing, or the extra is not
         installed.
     """
+    return make_dataset(read_saved(directory))
+
+
+def read_saved(directory: str | PathLike[str]) -> Found:
+    """What `load_saved` checks."""
     directory = Path(directory)
     parts = _parts(directory)
-    columns = {name: _columns(part, directory) for name, part in parts.items()}
-    (train, train_labels), test = columns["train"], columns.get("test")
-    if test is None:
-        numbers = class_numbers(train_labels, directory)
-        return Dataset({"input": train, "label": numbers}, None, str(directory))
-    if train.shape[1:] != test[0].shape[1:]:
-        raise DataError(
-            f"{directory}: rows of train are {train.shape[1:]}, of test {test[0].shape[1:]}"
-        )
-    numbers = class_numbers(np.concatenate([train_labels, test[1]]), directory)
-    return Dataset(
-        {"input": train, "label": numbers[: len(train)]},
-        {"input": test[0], "label": numbers[len(train) :]},
-        str(directory),
-    )
+    classes = _classes(parts["train"])
+    try:
+        rows = {name: _rows(parts[name], directory) for name in ("train", "test") if name in parts}
+    except DataError:
+        raise
+    except Exception as error:  # rows of different shapes, images that don't decode
+        raise DataError(f"{directory}: {' '.join(str(error).split())}") from None
+    return Found(directory, rows["train"], rows.get("test"), classes)
 
 
 def load_saved_text(directory: str | PathLike[str]) -> bytes:
@@ -96,25 +96,54 @@ def _parts(directory: Path) -> dict[str, Any]:
     return {str(name): part for name, part in parts.items()}
 
 
-def _columns(part: Any, directory: Path) -> tuple[np.ndarray, np.ndarray]:
-    names = [
-        next((n for n in wanted if n in part.column_names), None) for wanted in (_INPUTS, _LABELS)
-    ]
-    for name, wanted in zip(names, (_INPUTS, _LABELS), strict=True):
-        if name is None:
-            raise DataError(
-                f"{directory}: columns are {', '.join(part.column_names)}; one of "
-                f"{', '.join(wanted)} is needed"
-            )
-    try:
-        labels = np.asarray(part[names[1]][:])
-        rows = np.stack([np.asarray(row) for row in part[names[0]]])
-        if rows.dtype.kind not in "biuf":
-            raise TypeError(f"column {names[0]!r} holds no numbers")
-    except Exception as error:  # rows of different shapes, images that don't decode
-        raise DataError(f"{directory}: {' '.join(str(error).split())}") from None
-    if labels.shape != rows.shape[:1] or rows.ndim < 2:
+def _name(part: Any, wanted: tuple[str, ...], directory: Path) -> str:
+    found = next((name for name in wanted if name in part.column_names), None)
+    if found is None:
         raise DataError(
-            f"{directory}: {names[0]} {rows.shape} and {names[1]} {labels.shape} don't match"
+            f"{directory}: columns are {', '.join(part.column_names)}; one of "
+            f"{', '.join(wanted)} is needed"
         )
-    return finite_features(rows, directory), labels
+    return found
+
+
+def _classes(part: Any) -> int | None:
+    """How many classes there are, where the labels' column says so."""
+    names = (name for name in _LABELS if name in part.column_names)
+    return next((getattr(part.features[name], "num_classes", None) for name in names), None)
+
+
+def _rows(part: Any, directory: Path) -> Rows:
+    inputs, labels = (_name(part, wanted, directory) for wanted in (_INPUTS, _LABELS))
+    rows = part.select_columns([inputs, labels]).with_format("arrow")[:]
+    numbers = _to_array(rows[labels], labels)
+    if type(part.features[inputs]).__name__ == "Image":
+        return Rows(decode_images(rows[inputs], directory), numbers)
+    return Rows(_to_array(rows[inputs], inputs), numbers)
+
+
+def _to_array(column: Any, name: str) -> np.ndarray:
+    """A column of numbers, or of lists of numbers of one shape, in the dtype of its feature."""
+    import pyarrow as pa
+
+    array, shape = column.combine_chunks(), [len(column)]
+    array = pa.concat_arrays(array.chunks) if isinstance(array, pa.ChunkedArray) else array
+    while True:
+        if array.null_count:
+            raise ValueError(f"column {name!r} has rows without a value")
+        if isinstance(array, pa.ExtensionArray):  # Array2D … Array5D
+            array = array.storage
+        elif pa.types.is_fixed_size_list(array.type):
+            shape.append(array.type.list_size)
+            array = array.flatten()
+        elif pa.types.is_list(array.type) or pa.types.is_large_list(array.type):
+            lengths = set(array.value_lengths().unique().to_pylist())
+            if len(lengths) != 1:
+                raise ValueError(f"column {name!r} has rows of different lengths")
+            shape.append(lengths.pop())
+            array = array.flatten()
+        else:
+            break
+    values = array.to_numpy(zero_copy_only=False)
+    if values.dtype.kind not in "biuf":
+        raise ValueError(f"column {name!r} holds no numbers")
+    return values.reshape(shape)
