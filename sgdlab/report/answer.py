@@ -24,8 +24,7 @@ def answer(comparison: Comparison) -> Markup:
     tiers = race(comparison)
     arrived = [tier for tier in tiers if np.isfinite(tier[0].time)]
     never = [racer for tier in tiers[len(arrived) :] for racer in tier]
-    ran = {racer.entry.group for tier in tiers for racer in tier}
-    absent = [group for group in comparison.groups if group not in ran]
+    absent = [entry.label for entry in comparison.entries if not len(entry.times)]
     if not arrived:
         first = [Markup(f"None reaches {comparison.goal} in half of its replicates")]
         parts = [*first, _part("Not run to the end", _bold(absent))]

@@ -99,6 +99,7 @@ def _against(comparison: Comparison, result: _Result) -> Exhibit:
     caption = f"Dots: replicates; line: their median. {_crosses(result)}{result.remark}".rstrip()
     if len(chosen) < len(ranked):
         caption += f" The {len(chosen)} of {len(ranked)} groups with the best medians."
+    caption += _unknown(result)
     return Exhibit(figure, f"{result.title} against {name}", caption, "outcomes")
 
 
@@ -110,6 +111,12 @@ def _crosses(result: _Result) -> str:
         f"Crosses: replicates that {_LOST[result.missing]}, how many of how many; in the median "
         "they count as the worst. Pale where it is finite still."
     )
+
+
+def _unknown(result: _Result) -> str:
+    """How many members have nothing to draw."""
+    missing = sum(not len(values) for values in result.values.values())
+    return f" {missing} more {'has' if missing == 1 else 'have'} not ended." if missing else ""
 
 
 def _series(group: str, entries: Sequence[Entry], result: _Result) -> Series:
@@ -138,6 +145,5 @@ def _rows(comparison: Comparison, result: _Result) -> Exhibit:
     caption = f"Dots: replicates; upright bar: their median.{result.remark}"
     if len(entries) < len(known):
         caption += f" The {len(entries)} of {len(known)} members with the best medians."
-    if len(known) < len(comparison.entries):
-        caption += f" {len(comparison.entries) - len(known)} more have not come to an end."
+    caption += _unknown(result)
     return Exhibit(figure, result.title, caption, "outcomes")

@@ -355,6 +355,17 @@ def test_a_member_that_never_ran_is_not_one_that_never_got_there():
     assert found == "First to accuracy ≥ 0.95: synchronous after 1 s. Not run to the end: window."
 
 
+def test_a_rate_that_failed_is_not_left_out_of_its_group_unsaid():
+    run = fakes.many_rates(rates=(0.03, 0.1, 0.3), seeds=1, draws=1, workers=4, seconds=20.0)
+    run.members[1].summary["time_to_target"] = []
+    del run.members[1].summary["final"]
+    page = build_report([run])
+    answer = re.sub("<[^>]+>", "", re.search(r'<p class="answer">(.*?)</p>', page)[1])
+    assert "Not run to the end: synchronous, learning_rate 0.1." in answer
+    for title in ("Time to the target", "Final accuracy"):
+        assert "1 more has not ended." in svg_of(page, f"{title} against learning_rate")
+
+
 def test_a_group_is_as_fast_as_its_best_rate_in_each_resample():
     """Either rate of the window gets there once in two; together they do with every seed."""
     times = {0.1: [5.0, 50.0], 0.2: [50.0, 5.0]}

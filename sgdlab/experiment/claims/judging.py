@@ -31,7 +31,7 @@ class Judgement:
       asked: the comparison: `< 0.5 ×`.
       left, right: the two sides as they were measured.
       kind: what the interval is of: "ratio", left/right; "difference", left − right; or, where a
-        factor is asked, "difference from 0.5 ×", left − 0.5·right.
+        factor is asked, "difference (0.5 × right)", left − 0.5·right.
       measured, low, high: it, and its interval.
       replicates: how many there were: draws of the clocks times seeds.
       verdict: "HOLDS" where the whole interval agrees with the claim, "FAILS" where none of it
@@ -154,7 +154,7 @@ def compare(left: np.ndarray, right: np.ndarray, claim: Claim) -> tuple[str, np.
             return "ratio", np.where(right == 0, math.nan, left / right)
         if claim.comparison == "within" or claim.factor is None:
             return "difference", left - right
-        return f"difference from {claim.factor:g} ×", left - claim.factor * right
+        return f"difference ({claim.factor:g} × right)", left - claim.factor * right
 
 
 def decide(low: float, high: float, kind: str, claim: Claim) -> str:

@@ -171,8 +171,8 @@ def test_damaged_judgements_are_refused(data):
         ({"is": "<", "factor": 0.5}, "ratio", 0.2 / 0.5),
         ({"is": ">=", "factor": 3}, "ratio", 0.2 / 0.5),
         ({"is": "within", "factor": 3}, "ratio", 0.2 / 0.5),
-        ({"is": "<", "factor": 2, "right": 0}, "difference from 2 ×", 0.2),
-        ({"is": "<", "factor": 2, "right": -0.5}, "difference from 2 ×", 0.2 + 1.0),
+        ({"is": "<", "factor": 2, "right": 0}, "difference (2 × right)", 0.2),
+        ({"is": "<", "factor": 2, "right": -0.5}, "difference (2 × right)", 0.2 + 1.0),
         ({"is": "<", "right": -0.5}, "difference", 0.2 + 0.5),
     ],
 )
