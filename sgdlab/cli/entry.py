@@ -6,7 +6,8 @@ import logging
 import sys
 import traceback
 import warnings
-from typing import Any, NoReturn
+from collections.abc import Sequence
+from typing import Any
 
 from sgdlab.cli.app import app
 from sgdlab.cli.failures import explain_failure, show_warning
@@ -14,26 +15,26 @@ from sgdlab.experiment.errors import in_one_line
 from sgdlab.experiment.running.signals import Signals, Stopped
 
 
-def main(arguments: list[str] | None = None) -> NoReturn:
-    """Run a command; every failure is one line on the standard error.
+def run_command(arguments: Sequence[str], signals: Signals) -> int:
+    """Run a command and tell of its failure.
 
     Args:
-      arguments: of the command line; by default the process's own.
+      arguments: of the command line.
+      signals: entered already.
 
-    Raises:
-      SystemExit: always, with 0 done, 1 points that failed or a fault of ours, 2 usage or config,
-        3 data, 4 busy, 5 numerical abort, 6 checkpoint or output, 130 or 143 a signal.
+    Returns:
+      The exit code, as `sgdlab.cli.main` lists them.
     """
-    given = list(sys.argv[1:] if arguments is None else arguments)
     # Wherever it stands: one wants it after the command has failed.
-    explain = "--traceback" in given
-    given = [argument for argument in given if argument != "--traceback"]
+    explain = "--traceback" in arguments
+    given = [argument for argument in arguments if argument != "--traceback"]
     _quiet_streams()
-    with warnings.catch_warnings(), Signals() as signals:
+    with warnings.catch_warnings():
         warnings.showwarning = show_warning(warnings.showwarning)
         try:
             code = app(given, prog_name="sgdlab", standalone_mode=False, obj=signals)
             sys.stdout.flush()
+            return code or 0
         except (Exception, KeyboardInterrupt, Stopped) as error:
             if explain:
                 traceback.print_exc()
@@ -45,7 +46,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
             hosts.leave(error, lines, code)
             for line in lines if hosts.is_leader() else ():
                 print(line, file=sys.stderr)
-    sys.exit(code or 0)
+            return code
 
 
 def _quiet_streams() -> None:

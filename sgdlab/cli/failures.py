@@ -21,8 +21,7 @@ _EXITS = {"FloatingPointError": 5, "DataError": 3, "ResumeError": 2, "Checkpoint
 def explain_failure(error: BaseException, signals: Signals) -> tuple[int, list[str]]:
     """The exit code of a failure and the lines that tell of it."""
     if isinstance(error, Stopped):
-        name = signal.Signals(error.number).name
-        return 128 + error.number, [f"sgdlab: stopped by {name}; what was written stays"]
+        return explain_stop(error.number)
     if isinstance(error, OSError) and error.errno in _LOST and error.filename is None:
         # A file of ours would have been named. What was to be written would fail again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -45,7 +44,15 @@ def explain_failure(error: BaseException, signals: Signals) -> tuple[int, list[s
             return _EXITS[kind.__name__], [f"sgdlab: {text}"]
     if isinstance(error, OSError):
         return EXIT_OUTPUT, [f"sgdlab: {text}"]
+    if signals.number:  # it became this on its way through somebody's code
+        return explain_stop(signals.number)
     return 1, [f"sgdlab: {type(error).__name__}: {text}; --traceback shows where"]
+
+
+def explain_stop(number: int) -> tuple[int, list[str]]:
+    """The exit code of a command that a signal ended, and the line that tells of it."""
+    name = signal.Signals(number).name
+    return 128 + number, [f"sgdlab: stopped by {name}; what was written stays"]
 
 
 def show_warning(otherwise: Callable[..., None]) -> Callable[..., None]:

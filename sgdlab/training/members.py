@@ -63,6 +63,7 @@ class _Job:
     checkpoint: CheckpointPlan | None
     description: dict[str, Any]
     resume: bool
+    interrupted: Callable[[], bool]
 
 
 def run_members(
@@ -77,6 +78,7 @@ def run_members(
     members: str | None,
     checkpoint: CheckpointPlan | None,
     resume: bool,
+    interrupted: Callable[[], bool],
 ) -> Histories:
     """Run every member of a program and collect the histories in order."""
     check_stop(stop)
@@ -97,6 +99,7 @@ def run_members(
         checkpoint=checkpoint,
         description=describe_replay(program, data, loss_scale, stop) if checkpoint else {},
         resume=resume,
+        interrupted=interrupted,
     )
     if members == "vmap":
         by_timeline = groupby(runs, key=lambda run: run.point["timeline"])
@@ -160,6 +163,8 @@ def _run_batch(job: _Job, runs: Sequence[Run]) -> list[History]:
     for last, chunk in _cut(job, timeline, plan, made):
         if job.cancelled.is_set() or records.done:
             break
+        if job.interrupted():
+            raise KeyboardInterrupt
         nan = None
         with first_call:
             try:

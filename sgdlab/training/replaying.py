@@ -44,6 +44,7 @@ from sgdlab.training.devices.mesh import make_mesh, replicated
 from sgdlab.training.devices.sharding import shard_params
 from sgdlab.training.forms import can_go_early, choose_form, common, find_traits, pays_early
 from sgdlab.training.history import Histories, History, NumericalError
+from sgdlab.training.interrupts import interruptible
 from sgdlab.training.members import ChunkReport, Run, choose_members, run_members
 from sgdlab.training.program import Data, FixedRule, Member, Program
 from sgdlab.training.receiving import Receive, check_receive
@@ -171,46 +172,49 @@ def replay_many(
       CheckpointError: a checkpoint cannot be written, or none is sound; `ResumeError`: it belongs
         to another run.
       RunInterrupted: `checkpoint.interrupt` asked for it; all is saved.
+      KeyboardInterrupt: Ctrl-C; none is lost.
     """
     if resume and checkpoint is None:
         raise ValueError("resume: there is no checkpoint plan; one is needed")
-    prepared = prepare(
-        task,
-        make_rule,
-        timeline,
-        seeds=seeds,
-        hyperparameters=hyperparameters,
-        worker=worker,
-        receive=receive,
-        batch_size=batch_size,
-        partition=partition,
-        precision=precision,
-        loss_scale=loss_scale,
-        on_nonfinite=on_nonfinite,
-        evaluate_every=evaluate_every,
-        measures=measures,
-        record=record,
-        members=members,
-        width=width,
-        mesh=mesh,
-        collective=collective,
-        reduction=reduction,
-        microbatches=microbatches,
-        early=_went_early(timeline, checkpoint if resume else None),
-    )
-    return run_members(
-        prepared.program,
-        prepared.runs,
-        prepared.data,
-        prepared.loss_scale,
-        prepared.every,
-        evaluate_every,
-        stop,
-        callback,
-        members,
-        checkpoint,
-        resume,
-    )
+    with interruptible() as interrupted:
+        prepared = prepare(
+            task,
+            make_rule,
+            timeline,
+            seeds=seeds,
+            hyperparameters=hyperparameters,
+            worker=worker,
+            receive=receive,
+            batch_size=batch_size,
+            partition=partition,
+            precision=precision,
+            loss_scale=loss_scale,
+            on_nonfinite=on_nonfinite,
+            evaluate_every=evaluate_every,
+            measures=measures,
+            record=record,
+            members=members,
+            width=width,
+            mesh=mesh,
+            collective=collective,
+            reduction=reduction,
+            microbatches=microbatches,
+            early=_went_early(timeline, checkpoint if resume else None),
+        )
+        return run_members(
+            prepared.program,
+            prepared.runs,
+            prepared.data,
+            prepared.loss_scale,
+            prepared.every,
+            evaluate_every,
+            stop,
+            callback,
+            members,
+            checkpoint,
+            resume,
+            interrupted,
+        )
 
 
 def _went_early(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ from sgdlab.experiment.running.making import Making, Progress, make_points
 from sgdlab.experiment.running.preparing import prepare
 from sgdlab.experiment.running.record import Record
 from sgdlab.experiment.running.workshop import Workshop
+from sgdlab.training.interrupts import interruptible
 
 _NONE = "there is no checkpoint from before"
 
@@ -77,19 +79,21 @@ def run_experiment(
       AbortError: every point met a value that is not finite.
       FailedError: points failed; the others were made.
       StoppedError: `interrupt` asked for it.
+      KeyboardInterrupt: Ctrl-C did; the run is interrupted, and can be gone on with.
     """
-    experiment = config if isinstance(config, Experiment) else load_experiment(config, overrides)
-    workshop = Workshop()
-    works = prepare(experiment, workshop)
-    with create_folder(root, experiment.name, run_id) as folder:
-        record = Record(experiment, folder, works, {})
-        folder.write_text(dump(experiment.config), "config.yaml")
-        _note_environment(folder, workshop)
-        record.write()
-        announce(folder, works)
-        making = Making(folder, experiment, works, workshop, progress, interrupt, resume=False)
-        _run(making, record, isolate)
-        run = settle(folder, experiment)
+    with _asking(interrupt) as asked:
+        experiment = _load(config, overrides)
+        workshop = Workshop()
+        works = prepare(experiment, workshop)
+        with create_folder(root, experiment.name, run_id) as folder:
+            record = Record(experiment, folder, works, {})
+            folder.write_text(dump(experiment.config), "config.yaml")
+            _note_environment(folder, workshop)
+            record.write()
+            announce(folder, works)
+            making = Making(folder, experiment, works, workshop, progress, asked, resume=False)
+            _run(making, record, isolate)
+            run = settle(folder, experiment)
     return _check_end(run)
 
 
@@ -128,10 +132,9 @@ def resume_run(
     """
     path = Path(path)
     own = find_config(path)
-    with open_folder(path) as folder:
+    with _asking(interrupt) as asked, open_folder(path) as folder:
         summary = take_summary(path)
-        old, source = load_experiment(own), own if config is None else config
-        new = source if isinstance(source, Experiment) else load_experiment(source, overrides)
+        old, new = load_experiment(own), _load(own if config is None else config, overrides)
         check_same(old, new)
         workshop = Workshop()
         works = prepare(new, workshop)
@@ -145,7 +148,7 @@ def resume_run(
             mend_own(folder, summary)
             folder.write_text(dump(new.config), "config.yaml")
             _note_environment(folder, workshop)
-            making = Making(folder, new, works, workshop, progress, interrupt, resume=True)
+            making = Making(folder, new, works, workshop, progress, asked, resume=True)
             _run(making, record, isolate)
         except training.ResumeError:
             kept.put_back()
@@ -173,6 +176,24 @@ def follow_run(
     record = Record(experiment, folder, works, {})
     making = Making(folder, experiment, works, workshop, None, interrupt, resume=resume)
     _run(making, record, None)
+
+
+def _load(
+    config: str | Path | Mapping[str, Any] | Experiment, overrides: Sequence[str]
+) -> Experiment:
+    return config if isinstance(config, Experiment) else load_experiment(config, overrides)
+
+
+@contextmanager
+def _asking(interrupt: Callable[[], bool]) -> Iterator[Callable[[], bool]]:
+    """`interrupt`, or Ctrl-C where nobody else has taken it, which is `KeyboardInterrupt`."""
+    with interruptible() as came:
+        try:
+            yield lambda: interrupt() or came()
+        except StoppedError as error:
+            if came():
+                raise KeyboardInterrupt(str(error)) from error
+            raise
 
 
 def _run(making: Making, record: Record, isolation: Isolation | None) -> None:
