@@ -100,7 +100,7 @@ class Interrupts:
 
     def _raise_again(self) -> None:
         if self._write.fileno() >= 0:  # otherwise it has been left in the meantime
-            _thread.interrupt_main(self.number)
+            _thread.interrupt_main(signal.Signals(self.number))
 
 
 @contextmanager
