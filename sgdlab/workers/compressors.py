@@ -16,10 +16,12 @@ class Compressor(NamedTuple):
       compress: `compress(message, key) -> message` with the same structure, shapes and dtypes; the
         key is consumed where the compressor draws, and may be `None` elsewhere.
       needs_key: whether it draws.
+      scales: whether C(ηp) = ηC(p) for every η > 0.
     """
 
     compress: Callable[[Any, jax.Array | None], Any]
     needs_key: bool = False
+    scales: bool = True
 
 
 def top_k(fraction: float | None = None, k: int | None = None) -> Compressor:
@@ -75,7 +77,7 @@ def sign() -> Compressor:
         # The sign of an overflow would pass for a gradient, and spoil the error feedback unseen.
         return jnp.where(jnp.isfinite(p), jnp.sign(p), p)
 
-    return Compressor(lambda message, key: _map_leaves(leaf, message, key))
+    return Compressor(lambda message, key: _map_leaves(leaf, message, key), scales=False)
 
 
 def scaled_sign() -> Compressor:

@@ -26,6 +26,7 @@ def make_worker(
     *,
     compressor: Compressor | None = None,
     error_feedback: bool = True,
+    learning_rate: float | Callable[..., Any] | None = None,
     **arguments: Any,
 ) -> WorkerProgram:
     """The worker program of that name.
@@ -34,6 +35,8 @@ def make_worker(
       name: a name in `sgdlab.workers.table.WORKERS`.
       compressor: compresses the messages, or `None`.
       error_feedback: whether what compression loses is sent later.
+      learning_rate: the rate inside the compression, a number or a schedule of the worker's own
+        messages; by default none.
       **arguments: the program's own arguments.
 
     Returns:
@@ -43,7 +46,9 @@ def make_worker(
       ValueError: the name or an argument is unknown, an argument is missing or out of range.
     """
     program = _make("worker", WORKERS, name, arguments)
-    return program if compressor is None else compressed(program, compressor, error_feedback)
+    if compressor is None:
+        return program
+    return compressed(program, compressor, error_feedback, learning_rate)
 
 
 def make_compressor(name: str, **arguments: Any) -> Compressor:

@@ -11,6 +11,7 @@ from annotated_types import Ge, Gt, Le
 # A rule or a compressor stands in a config as {name: …, argument: …}: the runner builds the object.
 Spec: TypeAlias = dict[str, Any]
 MaybeSpec: TypeAlias = Spec | None
+NonNegative: Any = Annotated[float, Ge(0)]
 MaybeFraction: TypeAlias = Annotated[float, Gt(0), Le(1)] | None
 MaybeCount: TypeAlias = Annotated[int, Ge(1)] | None
 
@@ -37,4 +38,5 @@ COMPRESSORS: dict[str, dict[str, Any]] = {
 COMPRESSION: dict[str, Any] = {
     "compressor": (MaybeSpec, None),
     "error_feedback": (bool, True),
+    "learning_rate": (NonNegative | Spec | None, None),
 }

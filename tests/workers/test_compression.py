@@ -214,3 +214,75 @@ def test_arguments_out_of_range_are_refused_in_one_line(make, pattern):
     with pytest.raises(ValueError, match=pattern) as caught:
         make()
     assert "\n" not in str(caught.value)
+
+
+def descend(program, gradient_row, updates, rate=1.0):
+    """The parameters and the worker's state after `updates` messages of one gradient."""
+    w = jnp.zeros(len(gradient_row))
+    state, batches = program.init(w), jnp.asarray(gradient_row, jnp.float32)[None, None]
+    compute = jax.jit(lambda w, s, k: program.compute(given_gradients, w, s, batches, k)[:2])
+    for key in jax.random.split(jax.random.key(0), updates):
+        message, state = compute(w, state, key)
+        w = w - rate * message
+    return np.asarray(w, np.float64), state
+
+
+def test_under_a_schedule_the_rate_stands_inside_the_feedback():
+    # η = 1/t from t = 1, the larger of two coordinates, g = (1, 0.9). p = (1, .9) sends 1; then
+    # (.5, 1.35) sends 1.35; (.8333, .3) sends .8333; (.25, .525) sends .525.
+    program = compressed(gradient(), top_k(k=1), learning_rate=lambda count: 1.0 / (count + 1.0))
+    w, state = descend(program, [1.0, 0.9], 4)
+    np.testing.assert_allclose(w, [-1.0 - 5 / 6, -1.35 - 0.525], atol=2.0**-20)
+    exact = -(1 + 1 / 2 + 1 / 3 + 1 / 4) * np.array([1.0, 0.9])
+    np.testing.assert_allclose(w - np.asarray(state.error), exact, atol=2.0**-20)
+    assert int(state.messages) == 4
+
+
+@pytest.mark.parametrize("name", COMPRESSORS)
+def test_with_a_schedule_nothing_is_lost_whatever_the_rates(name):
+    rates = np.array([0.5, 0.5, 0.1, 0.1, 0.02, 0.3], np.float32)
+    program = compressed(
+        gradient(), COMPRESSORS[name], learning_rate=lambda count: jnp.asarray(rates)[count]
+    )
+    row = np.array([1.0, -0.7, 0.2, 0.05])
+    w, state = descend(program, row, len(rates))
+    np.testing.assert_allclose(w - np.asarray(state.error), -rates.sum() * row, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", COMPRESSORS)
+@pytest.mark.parametrize("feedback", [True, False])
+def test_a_constant_rate_inside_is_the_same_rate_outside(name, feedback):
+    row, rate = [1.0, -0.7, 0.2, 0.05], 0.25  # a power of two, so that it rounds nothing
+    inside = compressed(gradient(), COMPRESSORS[name], feedback, learning_rate=rate)
+    outside = compressed(gradient(), COMPRESSORS[name], feedback)
+    np.testing.assert_array_equal(
+        descend(inside, row, 5)[0], descend(outside, row, 5, rate=rate)[0]
+    )
+
+
+def test_a_rate_that_falls_spoils_the_feedback_that_is_in_gradient_units():
+    """What was lost at a large rate is sent at a small one: that is why `learning_rate` is there.
+
+    The second coordinate, 0.9, waits for its turn at the rate 1 and is sent at 1/2.
+    """
+    program = compressed(gradient(), top_k(k=1))
+    w, state = jnp.zeros(2), program.init(jnp.zeros(2))
+    batches = jnp.array([[[1.0, 0.9]]])
+    for rate in (1.0, 0.5):
+        message, state, _ = program.compute(given_gradients, w, state, batches, None)
+        w = w - rate * message
+    np.testing.assert_allclose(w, [-1.0, -0.9], atol=2.0**-22)  # exact SGD is at (−1.5, −1.35)
+    np.testing.assert_allclose(state.error, [1.0, 0.0], atol=2.0**-22)  # and 1/2 of it is ½ only
+
+
+def test_a_scheduled_step_keeps_the_dtype_of_the_parameters():
+    program = compressed(
+        gradient(), scaled_sign(), error_feedback=False, learning_rate=lambda count: 0.5
+    )
+    w = jnp.zeros(2, jnp.bfloat16)
+    message, state, _ = program.compute(
+        given_gradients, w, program.init(w), jnp.ones((1, 1, 2), jnp.bfloat16), None
+    )
+    assert message.dtype == jnp.bfloat16
+    np.testing.assert_array_equal(message.astype(jnp.float32), 0.5)
+    assert state.error == ()

@@ -33,7 +33,7 @@ from sgdlab.rules.table import (
 from sgdlab.tasks.table import PARTITIONS, TASKS
 from sgdlab.timelines import COMPUTE_MODELS, PROTOCOLS, Cluster, Failures, Network, Stragglers
 from sgdlab.timelines.arguments import Count, Positive, Seed, Updates
-from sgdlab.workers.table import COMPRESSORS, WORKERS
+from sgdlab.workers.table import COMPRESSION, COMPRESSORS, WORKERS
 
 HORIZONS = ("updates", "seconds", "gradients")
 RunName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
@@ -70,7 +70,10 @@ def _refuse_own(value: Any) -> None:
 SCHEDULE = _schedules()
 RULE = tagged("rule", replace_rows({**OPTAX_RULES, **RULES}, _SPEC, SCHEDULE), default="sgd")
 TRANSFORM = tagged("transform", replace_rows(_fillable(TRANSFORMS), _SPEC, SCHEDULE))
-COMPRESSOR = tagged("compressor", COMPRESSORS, error_feedback=(bool, True))
+_COMPRESSION = {name: row for name, row in COMPRESSION.items() if name != "compressor"}
+COMPRESSOR = tagged(
+    "compressor", COMPRESSORS, **replace_rows({"": _COMPRESSION}, _SPEC, SCHEDULE)[""]
+)
 WORKER = tagged(
     "worker",
     replace_rows(WORKERS, _SPEC, RULE),

@@ -173,5 +173,7 @@ def _make_worker(spec: Mapping[str, Any]) -> workers.WorkerProgram:
     if spec["compress"] is not None:
         compress = dict(spec["compress"])
         arguments["error_feedback"] = compress.pop("error_feedback")
+        rate = compress.pop("learning_rate")
+        arguments["learning_rate"] = rules.make_schedule(rate) if isinstance(rate, dict) else rate
         arguments["compressor"] = workers.make_compressor(**compress)
     return workers.make_worker(**arguments)

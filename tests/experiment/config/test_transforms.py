@@ -84,3 +84,17 @@ def test_models_are_mixed_and_workers_counted_from_a_config(tmp_path):
     assert final({**MIXED, "rule": PLAIN}, tmp_path)[0] < 0.6
     link = {"name": "compensate_delay", "adaptive": True, "per_worker": True}
     assert final({"receive": [link, "divide_by_staleness"]}, tmp_path)[0] < 0.6
+
+
+def test_a_rate_goes_inside_the_compression(tmp_path):
+    def compressed(rate, rule):
+        compress = {"name": "top_k", "k": 1, **({} if rate is None else {"learning_rate": rate})}
+        return final({"rule": rule, "worker": {"compress": compress}}, tmp_path)[0]
+
+    schedule = {"name": "constant_schedule", "value": 0.05}
+    inside = compressed(schedule, PLAIN)
+    assert inside == compressed(0.05, PLAIN)
+    outside = compressed(None, {"name": "sgd", "learning_rate": 0.05})
+    assert inside == pytest.approx(outside, rel=1e-4)
+    with pytest.raises(ConfigError, match="compress.learning_rate: -0.1 given; .* >= 0"):
+        compressed(-0.1, PLAIN)
