@@ -101,7 +101,8 @@ def compressed(
         sent = send(total, rate, key, message)
         if error_feedback:
             error = jax.tree.map(lambda p, c: p - c.astype(p.dtype), total, sent)
-        return sent, CompressedState(inside, error, messages + 1 if scheduled else ()), info
+        messages = jax.tree.map(lambda count: count + 1, messages)
+        return sent, CompressedState(inside, error, messages), info
 
     return program._replace(
         init=init if keeps_state else program.init,

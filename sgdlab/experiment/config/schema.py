@@ -70,9 +70,11 @@ def _refuse_own(value: Any) -> None:
 SCHEDULE = _schedules()
 RULE = tagged("rule", replace_rows({**OPTAX_RULES, **RULES}, _SPEC, SCHEDULE), default="sgd")
 TRANSFORM = tagged("transform", replace_rows(_fillable(TRANSFORMS), _SPEC, SCHEDULE))
-_COMPRESSION = {name: row for name, row in COMPRESSION.items() if name != "compressor"}
 COMPRESSOR = tagged(
-    "compressor", COMPRESSORS, **replace_rows({"": _COMPRESSION}, _SPEC, SCHEDULE)[""]
+    "compressor",
+    COMPRESSORS,
+    error_feedback=COMPRESSION["error_feedback"],
+    learning_rate=replace_rows({"": COMPRESSION}, _SPEC, SCHEDULE)[""]["learning_rate"],
 )
 WORKER = tagged(
     "worker",
