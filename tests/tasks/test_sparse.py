@@ -9,6 +9,7 @@ from sklearn.datasets import dump_svmlight_file
 
 from sgdlab.rules import sgd
 from sgdlab.tasks import SparseRows, Task, iid, logistic, partition, take_rows
+from sgdlab.tasks.rows import row_bytes
 from sgdlab.timelines import Cluster, asynchronous, synchronous
 from sgdlab.training import replay, replay_many
 
@@ -159,3 +160,9 @@ def test_sparse_rows_are_a_pytree_of_three_arrays():
 def test_a_small_or_well_filled_table_stays_dense(tmp_path):
     (tmp_path / "a.svm").write_bytes(b"1 1:1\n0 2:1\n" * 9)
     assert isinstance(logistic(tmp_path / "a.svm").train["input"], np.ndarray)
+
+
+def test_a_row_of_a_batch_is_as_large_as_its_parts(task):
+    rows = task.train["input"]
+    assert row_bytes(task.train) == rows.widest * (4 + 4) + 4
+    assert row_bytes({"x": np.zeros((3, 5), np.uint8), "y": np.zeros(3, np.int32)}) == 5 + 4
