@@ -13,6 +13,9 @@ from .gap import (
 from .mixing import (
     mix_models as mix_models,
 )
+from .schedules import (
+    CountedSchedule as CountedSchedule,
+)
 from .staleness import (
     clip_by_delay as clip_by_delay,
     divide_by_staleness as divide_by_staleness,

@@ -7,6 +7,7 @@ Names are ours (`table.RULES`, `table.TRANSFORMS`) or optax's (`table.OPTAX_RULE
 import difflib
 import inspect
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
@@ -15,6 +16,7 @@ import optax.contrib
 
 from sgdlab.rules import compensation, gap, mixing, staleness, update_rules
 from sgdlab.rules.fitting import check_fit
+from sgdlab.rules.schedules import CountedSchedule, scale_by_rate, split_rate
 from sgdlab.rules.table import OPTAX_RULES, RULE_FILLED, RULES, SCHEDULES, TRANSFORMS
 
 _TRANSFORMS = {
@@ -31,13 +33,13 @@ def make_rule(name: str, **hyperparameters: Any) -> optax.GradientTransformation
     Args:
       name: a row of `table.RULES` or `table.OPTAX_RULES`.
       **hyperparameters: the rule's own arguments; numbers may be traced scalars. A learning rate
-        may also be a schedule, or a mapping that `make_schedule` takes.
+        may also be a schedule, a `CountedSchedule`, or a mapping that `make_schedule` takes.
 
     Returns:
       The rule; its `update` accepts and ignores extra arguments it has no use for.
 
     Raises:
-      ValueError: no such rule, or not an argument of it.
+      ValueError: no such rule, not an argument of it, or a learning rate that counts what it can't.
     """
     if name in RULES:
         function = getattr(update_rules, name)
@@ -49,6 +51,11 @@ def make_rule(name: str, **hyperparameters: Any) -> optax.GradientTransformation
         key: make_schedule(value) if _is_specification(key, value) else value
         for key, value in hyperparameters.items()
     }
+    rate = None if name in RULES else split_rate(name, arguments)
+    if rate is not None:  # optax has it count updates; multiplied by −η, what it makes of −1 is u
+        arguments["learning_rate"] = 1.0
+        unit = _call("rule", name, function, arguments)
+        return optax.chain(unit, optax.scale(-1.0), scale_by_rate(rate))
     return optax.with_extra_args_support(_call("rule", name, function, arguments))
 
 
@@ -77,29 +84,35 @@ def make_receive(
     return optax.chain(*links) if links else optax.with_extra_args_support(optax.identity())
 
 
-def make_schedule(specification: Mapping[str, Any]) -> optax.Schedule:
+def make_schedule(specification: Mapping[str, Any]) -> optax.Schedule | CountedSchedule:
     """The optax schedule that `{name: ..., ...}` describes.
 
     Args:
       specification: `name`, a row of `table.SCHEDULES`, and its arguments, which may themselves
-        be specifications (`schedules` of `join_schedules`).
+        be specifications (`schedules` of `join_schedules`); and `count`, what it counts.
 
     Returns:
-      A function from the update's index, an int32 scalar, to the learning rate.
+      A function from the update's index, an int32 scalar, to the learning rate; a `CountedSchedule`
+      where it counts something else.
 
     Raises:
       ValueError: no such schedule, or not an argument of it.
     """
     arguments = dict(specification)
-    name = arguments.pop("name", None)
+    name, count = arguments.pop("name", None), arguments.pop("count", "updates")
     if name not in SCHEDULES:
         raise ValueError(f"schedule {name!r} is unknown: {_allowed(name, SCHEDULES)}")
     if "schedules" in arguments:
-        arguments["schedules"] = [
-            make_schedule(each) if isinstance(each, Mapping) else each
-            for each in arguments["schedules"]
-        ]
-    return _call("schedule", name, getattr(optax.schedules, name), arguments)
+        arguments["schedules"] = [_make_part(each) for each in arguments["schedules"]]
+    schedule = _call("schedule", name, getattr(optax.schedules, name), arguments)
+    return schedule if count == "updates" else CountedSchedule(schedule, count)
+
+
+def _make_part(part: Any) -> optax.Schedule:
+    made = make_schedule(part) if isinstance(part, Mapping) else part
+    if isinstance(made, CountedSchedule):
+        raise ValueError(f"schedule: a part counts {made.count}; allowed: count beside schedules")
+    return made
 
 
 def evaluation_params(state: optax.OptState, params: optax.Params) -> optax.Params:
@@ -165,6 +178,9 @@ def _find_step(name: str, learning_rate: Any, decay: Any = None) -> dict[str, An
     if name != "momentum":
         return {"learning_rate": learning_rate, "decay": decay}
     share = 1 - decay  # its velocity is an average
+    if isinstance(learning_rate, CountedSchedule):
+        scaled = _Scaled(learning_rate.schedule, share)
+        return {"learning_rate": replace(learning_rate, schedule=scaled), "decay": decay}
     if callable(learning_rate):
         return {"learning_rate": _Scaled(learning_rate, share), "decay": decay}
     return {"learning_rate": learning_rate * share, "decay": decay}

@@ -8,6 +8,7 @@ import optax
 
 from sgdlab.rules.compensation import wide
 from sgdlab.rules.extras import as_float, moved
+from sgdlab.rules.schedules import CountedSchedule, find_rate
 from sgdlab.rules.sharing import shared
 
 
@@ -29,7 +30,7 @@ class GapState(NamedTuple):
 
 @shared
 def gap_aware(
-    learning_rate: optax.ScalarOrSchedule,
+    learning_rate: optax.ScalarOrSchedule | CountedSchedule,
     decay: float | jax.Array = 0.0,
     average_decay: float | jax.Array = 0.999,
     eps: float | jax.Array = 1e-8,
@@ -47,7 +48,7 @@ def gap_aware(
     is a step of v.
 
     Args:
-      learning_rate: η, a scalar or a schedule of the message's index.
+      learning_rate: η: a scalar, a schedule of the message's index, or a `CountedSchedule`.
       decay: γ in [0, 1).
       average_decay: Γ in [0, 1).
       eps: ε > 0.
@@ -72,9 +73,8 @@ def gap_aware(
         return GapState(jnp.zeros([], jnp.int32), jnp.zeros([], jnp.float32), velocity, zeros)
 
     def update(updates, state, params=None, *, stale_params=None, **extra_args):
-        del extra_args
         gap = moved("gap_aware", params, stale_params)
-        rate = learning_rate(state.count) if callable(learning_rate) else learning_rate
+        rate = find_rate(learning_rate, state.count, extra_args)
         largest = jnp.maximum(state.largest_rate, as_float(rate))
         known = 1 - as_float(average_decay) ** state.count.astype(jnp.float32)
         # Nothing has moved before the first message, and nothing is known of a step.

@@ -226,3 +226,19 @@ OPTAX_RULES: dict[str, dict[str, Argument]] = {
     "sm3": {"learning_rate": (NonNegative, ...), "momentum": (Decay, 0.9)},
     "yogi": _moments(0.9, 0.999, 1e-3),
 }
+
+# Those whose learning rate is no last factor of the update: a state holds it, or it enters twice.
+RATE_WITHIN: frozenset[str] = frozenset(
+    {
+        "adafactor",
+        "cocob",
+        "dadapt_adamw",
+        "fromage",
+        "lars",
+        "madgrad",
+        "prodigy",
+        "rprop",
+        "schedule_free_adamw",
+        "schedule_free_sgd",
+    }
+)

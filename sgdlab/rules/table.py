@@ -10,6 +10,7 @@ from annotated_types import Ge, Gt, Le, Lt, MinLen
 
 from sgdlab.rules.optax_table import (
     OPTAX_RULES,
+    RATE_WITHIN,
     Argument,
     Count,
     Decay,
@@ -18,7 +19,19 @@ from sgdlab.rules.optax_table import (
     Positive,
 )
 
-__all__ = ["OPTAX_RULES", "RULES", "RULE_FILLED", "RUNNER_FILLED", "SCHEDULES", "TRANSFORMS"]
+__all__ = [
+    "COUNTS",
+    "OPTAX_RULES",
+    "RATE_WITHIN",
+    "RULES",
+    "RULE_FILLED",
+    "RUNNER_FILLED",
+    "SCHEDULES",
+    "TRANSFORMS",
+]
+
+# What a schedule may count.
+COUNTS: tuple[str, ...] = ("updates", "gradients", "seconds")
 
 Wait: Any = Annotated[int, Ge(0)]
 Share: Any = Annotated[float, Gt(0), Lt(1)]
@@ -99,7 +112,7 @@ _cosine: dict[str, Argument] = {
     "exponent": (Positive, 1.0),
 }
 
-# The counter of a schedule is the index of the update.
+# Each may also say `count`, one of COUNTS: by default the schedule counts updates.
 SCHEDULES: dict[str, dict[str, Argument]] = {
     "constant_schedule": {"value": (NonNegative, ...)},
     "cosine_decay_schedule": _cosine,

@@ -1,22 +1,26 @@
 """The update rules w ← w + u(g), built from optax's pieces where those have this mathematics.
 
 In each formula w are the parameters, g the (averaged) message and η the learning rate: a float,
-a traced scalar or an optax schedule of the update's index. Every accumulator starts at zero.
+a traced scalar, an optax schedule of the update's index, or a `CountedSchedule`. Every accumulator
+starts at zero.
 """
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from sgdlab.rules.schedules import CountedSchedule, scale_by_rate
 from sgdlab.rules.sharing import shared
+
+Rate = optax.ScalarOrSchedule | CountedSchedule
 
 
 @shared
-def sgd(learning_rate: optax.ScalarOrSchedule) -> optax.GradientTransformationExtraArgs:
+def sgd(learning_rate: Rate) -> optax.GradientTransformationExtraArgs:
     """Stochastic gradient descent: w ← w − ηg.
 
     Args:
-      learning_rate: η, a scalar or a schedule.
+      learning_rate: η: a scalar, a schedule, or a `CountedSchedule`.
 
     Returns:
       The rule; its state holds no array, or the schedule's counter.
@@ -24,12 +28,12 @@ def sgd(learning_rate: optax.ScalarOrSchedule) -> optax.GradientTransformationEx
     Reference:
       Robbins and Monro, "A stochastic approximation method", 1951.
     """
-    return optax.chain(optax.scale_by_learning_rate(learning_rate))
+    return optax.chain(scale_by_rate(learning_rate))
 
 
 @shared
 def momentum(
-    learning_rate: optax.ScalarOrSchedule, decay: float | jax.Array = 0.9
+    learning_rate: Rate, decay: float | jax.Array = 0.9
 ) -> optax.GradientTransformationExtraArgs:
     """Momentum as an average: v ← γv + (1−γ)g, w ← w − ηv.
 
@@ -37,7 +41,7 @@ def momentum(
     It is `heavy_ball` with the learning rate η(1−γ), so η keeps its meaning when γ changes.
 
     Args:
-      learning_rate: η, a scalar or a schedule.
+      learning_rate: η: a scalar, a schedule, or a `CountedSchedule`.
       decay: γ in [0, 1).
 
     Returns:
@@ -48,17 +52,17 @@ def momentum(
     """
     # Not `optax.ema`, which counts updates for a debiasing that is not wanted here.
     average = optax.chain(optax.scale(1 - decay), optax.trace(decay))
-    return optax.chain(average, optax.scale_by_learning_rate(learning_rate))
+    return optax.chain(average, scale_by_rate(learning_rate))
 
 
 @shared
 def heavy_ball(
-    learning_rate: optax.ScalarOrSchedule, decay: float | jax.Array = 0.9
+    learning_rate: Rate, decay: float | jax.Array = 0.9
 ) -> optax.GradientTransformationExtraArgs:
     """Momentum as a sum: v ← γv + g, w ← w − ηv.
 
     Args:
-      learning_rate: η, a scalar or a schedule.
+      learning_rate: η: a scalar, a schedule, or a `CountedSchedule`.
       decay: γ in [0, 1).
 
     Returns:
@@ -67,17 +71,17 @@ def heavy_ball(
     Reference:
       Polyak, "Some methods of speeding up the convergence of iteration methods", 1964.
     """
-    return optax.chain(optax.trace(decay), optax.scale_by_learning_rate(learning_rate))
+    return optax.chain(optax.trace(decay), scale_by_rate(learning_rate))
 
 
 @shared
 def nesterov(
-    learning_rate: optax.ScalarOrSchedule, decay: float | jax.Array = 0.9
+    learning_rate: Rate, decay: float | jax.Array = 0.9
 ) -> optax.GradientTransformationExtraArgs:
     """Momentum that looks ahead: v ← γv + g, w ← w − η(g + γv).
 
     Args:
-      learning_rate: η, a scalar or a schedule.
+      learning_rate: η: a scalar, a schedule, or a `CountedSchedule`.
       decay: γ in [0, 1).
 
     Returns:
@@ -88,21 +92,19 @@ def nesterov(
       O(1/k²)", 1983; in this form Sutskever, Martens, Dahl and Hinton, "On the importance of
       initialization and momentum in deep learning", 2013.
     """
-    return optax.chain(
-        optax.trace(decay, nesterov=True), optax.scale_by_learning_rate(learning_rate)
-    )
+    return optax.chain(optax.trace(decay, nesterov=True), scale_by_rate(learning_rate))
 
 
 @shared
 def adagrad(
-    learning_rate: optax.ScalarOrSchedule, eps: float | jax.Array = 1e-8
+    learning_rate: Rate, eps: float | jax.Array = 1e-8
 ) -> optax.GradientTransformationExtraArgs:
     """A step for each coordinate by its whole past: G ← G + g², w ← w − ηg/(√G + ε).
 
     A constant g gives steps of size η/√t, t = 1, 2, …
 
     Args:
-      learning_rate: η, a scalar or a schedule.
+      learning_rate: η: a scalar, a schedule, or a `CountedSchedule`.
       eps: ε > 0, outside the root.
 
     Returns:
@@ -123,14 +125,12 @@ def adagrad(
     def init(params):
         return optax.ScaleByRssState(sum_of_squares=optax.tree.zeros_like(params))
 
-    return optax.chain(
-        optax.GradientTransformation(init, update), optax.scale_by_learning_rate(learning_rate)
-    )
+    return optax.chain(optax.GradientTransformation(init, update), scale_by_rate(learning_rate))
 
 
 @shared
 def rmsprop(
-    learning_rate: optax.ScalarOrSchedule,
+    learning_rate: Rate,
     decay: float | jax.Array = 0.9,
     eps: float | jax.Array = 1e-8,
 ) -> optax.GradientTransformationExtraArgs:
@@ -139,7 +139,7 @@ def rmsprop(
     The average is not debiased: the first step has size η/√(1−ρ).
 
     Args:
-      learning_rate: η, a scalar or a schedule.
+      learning_rate: η: a scalar, a schedule, or a `CountedSchedule`.
       decay: ρ in [0, 1).
       eps: ε > 0, outside the root.
 
@@ -151,13 +151,13 @@ def rmsprop(
     """
     return optax.chain(
         optax.scale_by_rms(decay=decay, eps=eps, eps_in_sqrt=False),
-        optax.scale_by_learning_rate(learning_rate),
+        scale_by_rate(learning_rate),
     )
 
 
 @shared
 def adam(
-    learning_rate: optax.ScalarOrSchedule,
+    learning_rate: Rate,
     b1: float | jax.Array = 0.9,
     b2: float | jax.Array = 0.999,
     eps: float | jax.Array = 1e-8,
@@ -168,7 +168,7 @@ def adam(
     ŝ = s/(1−β₂ᵗ), so the first step is η·sign(g) up to ε.
 
     Args:
-      learning_rate: η, a scalar or a schedule.
+      learning_rate: η: a scalar, a schedule, or a `CountedSchedule`.
       b1: β₁ in [0, 1).
       b2: β₂ in [0, 1).
       eps: ε > 0, outside the root.
@@ -179,14 +179,12 @@ def adam(
     Reference:
       Kingma and Ba, "Adam: a method for stochastic optimization", 2015, algorithm 1.
     """
-    return optax.chain(
-        optax.scale_by_adam(b1=b1, b2=b2, eps=eps), optax.scale_by_learning_rate(learning_rate)
-    )
+    return optax.chain(optax.scale_by_adam(b1=b1, b2=b2, eps=eps), scale_by_rate(learning_rate))
 
 
 @shared
 def adamw(
-    learning_rate: optax.ScalarOrSchedule,
+    learning_rate: Rate,
     b1: float | jax.Array = 0.9,
     b2: float | jax.Array = 0.999,
     eps: float | jax.Array = 1e-8,
@@ -195,7 +193,7 @@ def adamw(
     """Adam with the weights' own decay: w ← w − η(m̂/(√ŝ + ε) + λw).
 
     Args:
-      learning_rate: η, a scalar or a schedule.
+      learning_rate: η: a scalar, a schedule, or a `CountedSchedule`.
       b1: β₁ in [0, 1).
       b2: β₂ in [0, 1).
       eps: ε > 0, outside the root.
@@ -212,5 +210,5 @@ def adamw(
     return optax.chain(
         optax.scale_by_adam(b1=b1, b2=b2, eps=eps),
         optax.add_decayed_weights(weight_decay),
-        optax.scale_by_learning_rate(learning_rate),
+        scale_by_rate(learning_rate),
     )

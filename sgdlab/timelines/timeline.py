@@ -122,6 +122,12 @@ class Timeline:
         index[order] = np.arange(self.num_messages) - first
         return _read_only(index)
 
+    @cached_property
+    def gradients_before(self) -> np.ndarray:
+        """`[T]` int64, how many gradients entered the updates before each; each counts once."""
+        messages = np.bincount(self.update[self.update >= 0], minlength=self.num_updates)
+        return _read_only((np.cumsum(messages) - messages) * self.gradients_per_message)
+
     def utilisation(self) -> np.ndarray:
         """`[N]` float64, the share of [0, end] that each worker spent reading and computing."""
         end = self.seconds

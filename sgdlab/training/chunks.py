@@ -72,7 +72,7 @@ def cut(
     made: int = 0,
 ) -> Iterator[Chunk]:
     """Yield the chunks after so many updates as host arrays; the last one always evaluates."""
-    share = _shares(timeline, plan)
+    share, gradients = _shares(timeline, plan), timeline.gradients_before
     for first, last in bounds(plan.num_updates, every, made):
         begin, end = plan.start[first], plan.start[last]
         message = plan.message[begin:end]
@@ -84,6 +84,8 @@ def cut(
             start=_padded(capacity.updates + 1)(plan.start[first : last + 1] - begin, np.uint32),
             write_slot=updates(plan.write_slot[first:last], np.uint32),
             staleness=updates(plan.staleness[first:last], np.float32),
+            seconds=updates(timeline.apply_time[first:last], np.float32),
+            gradients=updates(gradients[first:last], np.int32),
             row_weight=None
             if plan.row_weight is None
             else updates(plan.row_weight[first:last], np.float32),

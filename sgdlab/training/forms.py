@@ -21,6 +21,14 @@ from sgdlab.training.program import Form
 from sgdlab.training.receiving import Receive, as_function
 from sgdlab.workers import WorkerProgram, gradient
 
+# The extra arguments of a rule's update, as it is traced; `stale_params` are like the parameters.
+EXTRAS = {
+    "staleness": np.float32(0),
+    "worker": np.int32(0),
+    "seconds": np.float32(0),
+    "gradients": np.int32(0),
+}
+
 
 class Traits(NamedTuple):
     """What the traces of a program's parts say.
@@ -29,16 +37,16 @@ class Traits(NamedTuple):
       params: shapes and dtypes of the parameters.
       receives_untouched: whether `receive` hands every message on as it is.
       has_worker_state: whether a worker keeps anything between messages.
-      reads_stale_params: whether the rule looks at the version that a message was computed at.
-      receive_reads_stale_params: whether `receive` does.
+      rule_reads: of `EXTRAS` those that the rule looks at.
+      receive_reads: those that `receive` looks at.
       computes_narrower: whether parameters in the compute dtype are narrower than they are kept.
     """
 
     params: Any
     receives_untouched: bool
     has_worker_state: bool
-    reads_stale_params: bool
-    receive_reads_stale_params: bool
+    rule_reads: frozenset[str]
+    receive_reads: frozenset[str]
     computes_narrower: bool
 
 
@@ -60,8 +68,8 @@ def find_traits(
         params,
         is_identity(make_receive(**dict.fromkeys(hyperparameters, jnp.float32(0))), params),
         has_state(worker.init, params),
-        reads_stale_params(make_rule, hyperparameters, params),
-        reads_stale_params(make_receive, hyperparameters, params),
+        find_reads(make_rule, hyperparameters, params),
+        find_reads(make_receive, hyperparameters, params),
         _count_bytes(computed) < _count_bytes(kept),
     )
 
@@ -123,7 +131,7 @@ def can_go_early(traits: Traits, stateful: bool, timelines: list[Timeline]) -> b
     Returns:
       Whether.
     """
-    if stateful or traits.reads_stale_params or traits.receive_reads_stale_params:
+    if stateful or "stale_params" in traits.rule_reads | traits.receive_reads:
         return False
     has_matrix = any(leaf.ndim >= 2 for leaf in jax.tree.leaves(traits.params))
     return has_matrix and not traits.computes_narrower and all(map(reads_in_turn, timelines))
@@ -159,20 +167,23 @@ def _has_distinct_workers_in_waves(timeline: Timeline, plan: Plan) -> bool:
     return len(np.unique(pairs)) == len(pairs)
 
 
-def reads_stale_params(make_rule: Callable, hyperparameters: tuple[str, ...], params: Any) -> bool:
-    """Whether a rule looks at the version that a message was computed at."""
+def find_reads(
+    make_rule: Callable, hyperparameters: tuple[str, ...], params: Any
+) -> frozenset[str]:
+    """Which of the extra arguments, `EXTRAS`, a rule looks at."""
 
-    def update(stale_params, params, point):
+    def update(extra, params, point):
         rule = optax.with_extra_args_support(make_rule(**point))
-        extra = {"staleness": jnp.float32(0), "stale_params": stale_params, "worker": jnp.int32(0)}
         return rule.update(params, rule.init(params), params, **extra)[0]
 
+    extra = {**EXTRAS, "stale_params": params}
     point = dict.fromkeys(hyperparameters, jnp.float32(0))
     with jax.numpy_dtype_promotion("standard"):
-        jaxpr = jax.make_jaxpr(update)(params, params, point).jaxpr
-    stale = set(jaxpr.invars[: len(jax.tree.leaves(params))])
-    used = [var for eqn in jaxpr.eqns for var in eqn.invars] + jaxpr.outvars
-    return any(isinstance(var, Var) and var in stale for var in used)
+        jaxpr = jax.make_jaxpr(update)(extra, params, point).jaxpr
+    used = {var for eqn in jaxpr.eqns for var in eqn.invars if isinstance(var, Var)}
+    used |= {var for var in jaxpr.outvars if isinstance(var, Var)}
+    names = [path[0].key for path, _ in jax.tree_util.tree_leaves_with_path(extra)]
+    return frozenset(name for name, var in zip(names, jaxpr.invars, strict=False) if var in used)
 
 
 def is_identity(transform: optax.GradientTransformation, params: Any) -> bool:
@@ -180,7 +191,7 @@ def is_identity(transform: optax.GradientTransformation, params: Any) -> bool:
 
     def update(updates, params):
         extended = optax.with_extra_args_support(transform)
-        extra = {"staleness": jnp.int32(0), "stale_params": params, "worker": jnp.int32(0)}
+        extra = {**EXTRAS, "stale_params": params, "staleness": np.int32(0)}
         return extended.update(updates, transform.init(params), params, **extra)[0]
 
     if has_state(transform.init, params):

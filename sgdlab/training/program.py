@@ -203,6 +203,8 @@ class Chunk(NamedTuple):
       start: `[C + 1]` uint32, update u walks the messages `start[u]:start[u + 1]`.
       write_slot: `[C]` uint32, where each update stores its version.
       staleness: `[C]` float32, the updates' mean staleness.
+      seconds: `[C]` float32, when the updates happen.
+      gradients: `[C]` int32, how many gradients entered the updates before each.
       row_weight: `[C, N]` float32, and
       rows_are_means: bool scalar, whether each row of the table has one say, however many messages
         it holds; both `None` without a table.
@@ -224,6 +226,8 @@ class Chunk(NamedTuple):
     start: Any
     write_slot: Any
     staleness: Any
+    seconds: Any
+    gradients: Any
     row_weight: Any
     rows_are_means: Any
     worker: Any

@@ -222,8 +222,7 @@ def _went_early(
 ) -> bool | None:
     if checkpoint is None:
         return None
-    timelines = [timeline] if isinstance(timeline, Timeline) else timeline
-    return went_early(checkpoint, [each.num_updates for each in timelines])
+    return went_early(checkpoint, [each.num_updates for each in read_timelines(timeline)])
 
 
 class Prepared(NamedTuple):
@@ -287,6 +286,8 @@ def prepare(
     average = _average(task, mesh, collective, reduction, microbatches or CANONICAL)
     microbatches = 1 if reduction == "canonical" else microbatches or 1
     traits = find_traits(task, make_rule, tuple(axes), worker, receive or _IDENTITY, policy)
+    if "gradients" in traits.rule_reads | traits.receive_reads:
+        _check_gradients(timelines)
     if receive is None or traits.receives_untouched:
         receive = _IDENTITY
     stateful = traits.has_worker_state or isinstance(scale, DynamicLossScale)
@@ -315,7 +316,7 @@ def prepare(
         compact_slots=worker == gradient()
         and receive is _IDENTITY
         and not measures
-        and not traits.reads_stale_params,
+        and "stale_params" not in traits.rule_reads,
         has_table=table,
         has_refused=any(bool(np.any(each.weight == 0)) for each in plans),
         messages_per_update=common([each.messages_per_update for each in plans]) or 0,
@@ -412,3 +413,13 @@ def _check(timelines, worker) -> None:
             )
     if len({timeline.num_workers for timeline in timelines}) > 1:
         raise ValueError("timeline: all timelines of one call need the same number of workers")
+
+
+def _check_gradients(timelines: Sequence[Timeline]) -> None:
+    """A rule is told how many there were as an int32."""
+    most = max(int(timeline.gradients_before[-1]) for timeline in timelines)
+    if most >= 2**31:
+        raise ValueError(
+            f"rule: its schedule counts gradients, and there are {most}; allowed: below 2**31, or "
+            "a schedule that counts seconds"
+        )

@@ -33,7 +33,7 @@ def _fused_update(step: Step, u, state: State):
     first = u * count
     who = jax.lax.dynamic_slice_in_dim(chunk.worker, first, count)
     rows = jax.lax.dynamic_slice_in_dim(step.draws.rows, first, count).reshape(1, -1)
-    extra = {"staleness": chunk.staleness[u]}
+    extra = _facts(step, u)
     if count == 1:
         extra |= {"stale_params": state.params, "worker": chunk.worker[first]}
 
@@ -80,7 +80,7 @@ def _mapped_update(step: Step, u, state: State):
     else:
         mean = mean_of_finite(sent.message, sent.finite)
     workers = jax.tree.map(lambda old, new: old.at[who].set(new), state.worker, sent.worker)
-    extra = {"staleness": step.chunk.staleness[u]}
+    extra = _facts(step, u)
     return _finish(step, state._replace(worker=workers), who, sent, mean, sent.finite, extra)
 
 
@@ -177,15 +177,15 @@ def _early_update(step: Step, u, state: State):
 
 def _serve(step: Step, u, state: State, taken: Taken):
     """An update of one message that has been computed; there is no mean to take."""
-    senders, message, finite, report = _receive(step, state, u, taken, _senders(state))
+    senders, message, finite, report = _receive(step, u, state, u, taken, _senders(state))
     state = _apply(
         step,
         state._replace(**senders._asdict()),
         message,
         finite,
-        staleness=step.chunk.staleness[u],
         stale_params=taken.stale,
         worker=step.chunk.worker[u],
+        **_facts(step, u),
     )
     if finite is not None:
         report["skipped"] = (~finite).astype(jnp.int32)
@@ -200,7 +200,7 @@ def _walk_update(step: Step, u, state: State):
     def add(m, carry):
         senders, total = carry
         taken = take(step, state, m, senders)
-        senders, message, finite, report = _receive(step, state, m, taken, senders)
+        senders, message, finite, report = _receive(step, u, state, m, taken, senders)
         return senders, add_message(step, m, total, message, finite, report)
 
     carry = _senders(state), start_total(program, state)
@@ -209,7 +209,7 @@ def _walk_update(step: Step, u, state: State):
     if program.has_table:
         state = state._replace(table=total.value)
     mean, valid, report = mean_of_total(step, u, total)
-    return _apply(step, state, mean, valid, staleness=chunk.staleness[u]), report
+    return _apply(step, state, mean, valid, **_facts(step, u)), report
 
 
 def _senders(state: State) -> _Senders:
@@ -241,8 +241,8 @@ def _read(step: Step, state: State, m):
     return read(state.slots, step.chunk.read_slot[m], step.program.as_stored(state.params))
 
 
-def _receive(step: Step, state: State, m, taken: Taken, senders: _Senders):
-    """The server receives message m, and its worker's states advance.
+def _receive(step: Step, u, state: State, m, taken: Taken, senders: _Senders):
+    """The server receives message m for update u, and its worker's states advance.
 
     Returns:
       `(senders, message, finite, report)`; `finite` is `None` where nobody asks.
@@ -255,7 +255,7 @@ def _receive(step: Step, state: State, m, taken: Taken, senders: _Senders):
             sent.message,
             senders.receive,
             state.params,
-            staleness=chunk.message_staleness[m],
+            **{**_facts(step, u), "staleness": chunk.message_staleness[m]},
             stale_params=stale,
             worker=who,
         )
@@ -271,6 +271,13 @@ def _receive(step: Step, state: State, m, taken: Taken, senders: _Senders):
         receive = select_tree(finite, receive, senders.receive)
     senders = _Senders(set_row(senders.worker, who, sent.worker), scales, receive)
     return senders, message, finite, measure(step, state, m, stale, sent, loss_scale)
+
+
+def _facts(step: Step, u) -> dict[str, jax.Array]:
+    """What a rule may ask of update u."""
+    chunk = step.chunk
+    facts = {"staleness": chunk.staleness, "seconds": chunk.seconds, "gradients": chunk.gradients}
+    return {name: column[u] for name, column in facts.items()}
 
 
 def _apply(step: Step, state: State, mean, valid, **extra) -> State:

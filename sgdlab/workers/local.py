@@ -22,7 +22,8 @@ def local_steps(
 
     Args:
       steps: H ≥ 1, inner steps (and gradients) in a message.
-      rule: the inner rule; learning rate schedules count the inner steps that its state has seen.
+      rule: the inner rule; learning rate schedules count the inner steps that its state has seen,
+        and can count nothing else.
       keep_state: whether the inner rule's state (momentum, Adam's moments) lives on in the worker
         from message to message, as in DiLoCo; otherwise it starts fresh with every message.
 

@@ -17,6 +17,7 @@ from sgdlab.experiment.claims.checking import check_claims_of, read_claims
 from sgdlab.experiment.claims.vocabulary import Claim
 from sgdlab.experiment.config.notebook import show_experiment
 from sgdlab.experiment.config.numbers import check_numbers
+from sgdlab.experiment.config.rates import check_rates
 from sgdlab.experiment.config.schema import CLUSTER, HORIZONS, Config
 from sgdlab.experiment.config.sweep import Setting, apply, make_label, read_sweep
 from sgdlab.experiment.errors import ConfigError
@@ -215,6 +216,7 @@ def check(raw: Mapping[str, Any]) -> tuple[Config | None, list[Problem]]:
     problems += _check_choices(raw)
     if config is not None:
         problems += _check_receive(config)
+        problems += check_rates(config)
     if not any(path[0] in ("cluster", "protocol") for path, _ in problems):
         problems += _check_cluster(raw)
     if config is not None and not problems:

@@ -6,7 +6,7 @@ protocol or compute-time model is known here as soon as it has its row. Nothing 
 
 from typing import Annotated, Any, Literal
 
-from annotated_types import Ge, Le, MinLen
+from annotated_types import Ge, Gt, Le, MinLen
 from pydantic import AfterValidator, BeforeValidator, Field, create_model
 
 from sgdlab.experiment.claims.vocabulary import CLAIM, TAG, Claim
@@ -22,7 +22,9 @@ from sgdlab.experiment.reading.unions import (
     tagged,
 )
 from sgdlab.precision.table import LOSS_SCALES, ROUNDINGS, check_policy
+from sgdlab.rules import optax_table, table
 from sgdlab.rules.table import (
+    COUNTS,
     OPTAX_RULES,
     RULE_FILLED,
     RULES,
@@ -38,14 +40,24 @@ from sgdlab.workers.table import COMPRESSION, COMPRESSORS, WORKERS
 HORIZONS = ("updates", "seconds", "gradients")
 RunName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 
+
+def _as_written(number: float) -> float:
+    return int(number) if number.is_integer() else number
+
+
+# Of a schedule: whole where it counts one by one, which `rates` checks.
+_SPAN = Annotated[float, Gt(0), AfterValidator(_as_written)]
+_WAIT = Annotated[float, Ge(0), AfterValidator(_as_written)]
 _SPEC = dict[str, Any]  # how the tables write an argument that is again {name: ..., ...}
 
 
 def _schedules() -> Any:
     """A learning-rate schedule; the parts of a joined one are schedules that join nothing."""
-    simple = {name: row for name, row in SCHEDULES.items() if name != "join_schedules"}
+    rows = replace_rows(replace_rows(SCHEDULES, optax_table.Count, _SPAN), table.Wait, _WAIT)
+    simple = {name: row for name, row in rows.items() if name != "join_schedules"}
     part = tagged("schedule part", simple)
-    return tagged("schedule", replace_rows(SCHEDULES, _SPEC, part))
+    count = (Literal[COUNTS], COUNTS[0])
+    return tagged("schedule", replace_rows(rows, _SPEC, part), count=count)
 
 
 def _fillable(rows: Any) -> Any:

@@ -32,6 +32,8 @@ def config(overrides=(), **changes):
     return load_experiment({**BASE, **changes}, overrides).points[0].config
 
 
+COSINE = {"name": "cosine_decay_schedule", "init_value": 0.1, "decay_steps": 9}
+
 # What is wrong -> how its line begins, and a word that must stand in it.
 WRONG = {
     "unknown key": (
@@ -76,6 +78,43 @@ WRONG = {
         "config: rule.learning_rate.name: unknown name",
         "did you mean cosine_decay_schedule?",
     ),
+    "counted": (
+        {"rule": {"name": "lars", "learning_rate": {**COSINE, "count": "seconds"}}},
+        "config: rule.learning_rate.count: seconds given; allowed: updates",
+        "the learning rate of lars is no last factor",
+    ),
+    "counted inside": (
+        {
+            "worker": {
+                "name": "local_steps",
+                "steps": 2,
+                "rule": {"learning_rate": {**COSINE, "count": "gradients"}},
+            }
+        },
+        "config: worker.rule.learning_rate.count: gradients given; allowed: updates",
+        "counts its own steps",
+    ),
+    "two rates": (
+        {
+            "rule": {
+                "name": "muon",
+                "learning_rate": {**COSINE, "count": "seconds"},
+                "adam_learning_rate": 0.1,
+            }
+        },
+        "config: rule.learning_rate.count: seconds given; allowed: updates",
+        "muon has learning_rate and adam_learning_rate",
+    ),
+    "count": (
+        {"rule": {"learning_rate": {**COSINE, "count": "epochs"}}},
+        "config: rule.learning_rate.count: 'epochs' given",
+        "'seconds'",
+    ),
+    "part of an update": (
+        {"rule": {"learning_rate": {**COSINE, "decay_steps": 2.5}}},
+        "config: rule.learning_rate.decay_steps: 2.5 given",
+        "a whole number, or count: seconds",
+    ),
     "policy": ({"precision": {"policy": "f3"}}, "config: precision.policy:", "mixed_bfloat16"),
     "cluster": (
         {"cluster": {"workers": 4, "stragglers": {"count": 9, "factor": 2.0}}},
@@ -111,6 +150,14 @@ def test_what_is_wrong_is_said_in_one_line_with_its_path(case):
     changes, start, word = WRONG[case]
     found = problems(**changes)
     assert len([line for line in found if line.startswith(start) and word in line]) == 1, found
+
+
+def test_a_schedule_counts_parts_of_a_second_and_keeps_whole_numbers_whole():
+    for spans, count in (((2.5, 9), "seconds"), ((9, 9), "gradients")):
+        for span in spans:
+            rate = {**COSINE, "decay_steps": span, "count": count}
+            found = config(rule={"learning_rate": rate}).rule.arguments()["learning_rate"]
+            assert (found["count"], repr(found["decay_steps"])) == (count, repr(span))
 
 
 def test_all_problems_are_told_at_once():
@@ -212,8 +259,8 @@ def test_every_task_of_the_table_is_known(name):
 def test_every_schedule_is_known(name):
     lines = problems(rule={"learning_rate": {"name": name, "zzz": 1}})
     assert (
-        f"config: rule.learning_rate.zzz: unknown key; allowed: name, {', '.join(SCHEDULES[name])}"
-        in lines
+        "config: rule.learning_rate.zzz: unknown key; allowed: "
+        f"name, {', '.join(SCHEDULES[name])}, count" in lines
     )
 
 
