@@ -117,7 +117,8 @@ class Cluster:
         compute: Any = self.compute
         models = compute if isinstance(compute, tuple) else (compute,) * self.workers
         factor = self.stragglers.factor if self.stragglers else 1.0
-        per_worker = (slowed(m, factor) if i in slow else m for i, m in enumerate(models))
+        own = (model.of_worker(i, self.workers) for i, model in enumerate(models))
+        per_worker = (slowed(m, factor) if i in slow else m for i, m in enumerate(own))
         _replace(self, "_models", tuple(per_worker))
 
     @property

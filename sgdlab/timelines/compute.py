@@ -5,6 +5,7 @@ A model is a frozen dataclass, named in lower case because it is used like a fun
 time itself. To add one, write the class and its row in `COMPUTE_MODELS`.
 """
 
+import copy
 import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -53,6 +54,11 @@ class ComputeModel:
     def sampler(self, rng: np.random.Generator) -> Sampler:
         """The worker's stream of times: calls follow on from one another, however they are cut."""
         return partial(self.sample, rng)
+
+    def of_worker(self, worker: int, workers: int) -> "ComputeModel":
+        """The model of one of so many workers; itself, where all are alike."""
+        del worker, workers
+        return self
 
     def to_dict(self) -> dict[str, Any]:
         """The config that `make_compute` turns into this model again."""
@@ -213,19 +219,39 @@ class trace(ComputeModel):
     Args:
       path: the file; it is read as data and never executed.
       column: which column; may be left out where there is only one.
+      by: the column of hosts: worker i draws from the times of the i-th of them, in alphabetical
+        order, of which there must be as many as workers; "all" draws everybody's from all of them,
+        which is refused where it isn't said of a file that has such a column.
       order: "sampled" draws times with replacement; "recorded" plays them in their order, each
         worker from an offset of its own and round again at the end, which keeps slow spells whole.
     """
 
     path: str
     column: str | None = None
+    by: str | None = None
     order: Literal["sampled", "recorded"] = "sampled"
     seconds: np.ndarray = dataclasses.field(init=False, repr=False, compare=False)
+    of_host: dict[str, np.ndarray] = dataclasses.field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "path", str(self.path))
         super().__post_init__()
-        object.__setattr__(self, "seconds", read_numbers(self.path, self.column))
+        seconds, of_host = read_numbers(self.path, self.column, self.by)
+        object.__setattr__(self, "seconds", seconds)
+        object.__setattr__(self, "of_host", of_host)
+
+    def of_worker(self, worker: int, workers: int) -> ComputeModel:
+        """The same, with the times of the worker's own host."""
+        if not self.of_host:
+            return self
+        if len(self.of_host) != workers:
+            raise TimelineError(
+                f"{self.path}: {len(self.of_host)} different {self.by}; allowed: {workers}, one "
+                "for each worker"
+            )
+        own = copy.copy(self)
+        object.__setattr__(own, "seconds", list(self.of_host.values())[worker])
+        return own
 
     @property
     def mean(self) -> float:
@@ -266,6 +292,10 @@ class slowed(ComputeModel):
     def mean(self) -> float:
         """factor × the model's mean, seconds."""
         return self.factor * self.model.mean
+
+    def of_worker(self, worker: int, workers: int) -> ComputeModel:
+        """The worker's own model, slowed."""
+        return dataclasses.replace(self, model=self.model.of_worker(worker, workers))
 
     def sample(self, rng: np.random.Generator, size: int) -> np.ndarray:
         """`[size]` times of the model, slowed."""

@@ -1,7 +1,9 @@
 """Measured numbers from CSV and Parquet files, which are data: read strictly, never executed."""
 
 import csv
+import gzip
 import math
+import zlib
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -11,28 +13,73 @@ import numpy as np
 
 from sgdlab.timelines.arguments import TimelineError
 
+_HOSTS = ("host", "hostname", "node", "worker", "rank")
 
-def read_numbers(path: str | Path, column: str | None = None) -> np.ndarray:
-    """One column of positive, finite numbers.
+
+def read_numbers(
+    path: str | Path, column: str | None = None, by: str | None = None
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """One column of positive, finite numbers, or the seconds between two columns.
 
     Args:
-      path: a `.csv` file, with or without a header line, or a `.parquet` file.
-      column: its name; may be left out where the file has one column.
+      path: a table, as `read_table` takes it; a `.csv` may be without a header line.
+      column: its name; may be left out where the file has one column, or `start` and `end`.
+      by: the column that says whose each number is; "all" for nobody's in particular.
 
     Returns:
-      `[rows]` float64, read-only.
+      `[rows]` float64, read-only, and the same by owner in alphabetical order, or whole numbers in
+      theirs; no owner where `by` is none.
 
     Raises:
       TimelineError: names the file and the line, what stands there and what is allowed.
     """
-    names, rows = read_table(path)
-    index = _column_index(path, names, column)
-    values = [positive(path, line, row[index]) for line, row in rows]
+    names, entries = read_table(path)
+    pair = _find_pair(names) if column is None and len(names) > 1 else None
+    first, last = pair or (-1, _column_index(path, names, column))
+    owner = _find_owner(path, names, column, by)
+    values, owners = [], []
+    for line, row in entries:
+        value = to_number(row[last]) - to_number(row[first]) if pair else row[last]
+        values.append(positive(path, line, value))
+        owners.append("" if owner is None else str(row[owner]).strip())
     if not values:
         raise TimelineError(f"{path}: no times in it; allowed: at least one row")
     numbers = np.array(values, np.float64)
     numbers.flags.writeable = False
-    return numbers
+    if owner is None:
+        return numbers, {}
+    are_numbers = all(each.isdecimal() for each in owners)
+    each = sorted(set(owners), key=int if are_numbers else None)
+    return numbers, {name: numbers[np.array(owners) == name] for name in each}
+
+
+def _find_pair(names: Sequence[str]) -> tuple[int, int] | None:
+    """Where a time begins and ends, if two columns say so."""
+    for start, end in (("start", "end"), ("start_time", "end_time"), ("start_time", "compute_end")):
+        if start in names and end in names:
+            return names.index(start), names.index(end)
+    return None
+
+
+def _find_owner(
+    path: str | Path, names: list[str], column: str | None, by: str | None
+) -> int | None:
+    """The column that says whose a number is.
+
+    Raises:
+      TimelineError: there is none of that name; or there are hosts, and nothing is said of them.
+    """
+    if by is not None and by in names:
+        return names.index(by)
+    if by not in (None, "all"):
+        raise TimelineError(f"{path}: by is {by!r}; allowed: {', '.join(names)}, all")
+    hosts = [name for name in names if name.lower() in _HOSTS and name != column]
+    if hosts and by is None:
+        raise TimelineError(
+            f"{path}: has a column {hosts[0]}; allowed: by: {hosts[0]}, for each worker its host's "
+            "own times, or by: all, which draws every worker's from all of them"
+        )
+    return None
 
 
 def read_table(path: str | Path) -> tuple[list[str], Iterator[tuple[str, Sequence[Any]]]]:
@@ -41,12 +88,14 @@ def read_table(path: str | Path) -> tuple[list[str], Iterator[tuple[str, Sequenc
     Raises:
       TimelineError: the file cannot be read as a table, or a row has another number of columns.
     """
-    suffix = Path(path).suffix.lower()
-    if suffix == ".csv":
+    suffixes = [suffix.lower() for suffix in Path(path).suffixes]
+    kind = suffixes[-2:-1] if suffixes[-1:] == [".gz"] else suffixes[-1:]
+    if kind in ([".csv"], [".tsv"]):
         return _read_csv(path)
-    if suffix == ".parquet":
+    if suffixes[-1:] == [".parquet"]:
         return _read_parquet(path)
-    raise TimelineError(f"{path}: the suffix is {suffix!r}; allowed: .csv, .parquet")
+    allowed = ".csv, .parquet, .tsv, .csv.gz, .tsv.gz"
+    raise TimelineError(f"{path}: the suffix is {Path(path).suffix!r}; allowed: {allowed}")
 
 
 def positive(path: str | Path, line: str, value: Any) -> float:
@@ -62,8 +111,10 @@ def positive(path: str | Path, line: str, value: Any) -> float:
 
 
 def to_number(value: Any) -> float:
-    """The value as a float; NaN where it is none."""
+    """The value as a float; NaN where it is none, or one that only Python would read."""
     try:
+        if isinstance(value, str) and "_" in value:
+            return math.nan
         return float(value)
     except (TypeError, ValueError):
         return math.nan
@@ -78,16 +129,33 @@ def _column_index(path: str | Path, names: list[str], column: str | None) -> int
 
 
 def _read_csv(path: str | Path) -> tuple[list[str], Iterator[tuple[str, Sequence[Any]]]]:
-    try:
-        text = Path(path).read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise TimelineError(f"{path}: cannot be read: {reason(error)}") from error
-    reader = csv.reader(text.splitlines())
+    lines = _read_text(path).splitlines()
+    delimiter = max(",;\t", key=(lines[0] if lines else "").count)  # a comma where there is none
+    reader = csv.reader(lines, delimiter=delimiter)
     names = _first_row(path, reader)
     if all(math.isfinite(to_number(name)) for name in names):  # a file of bare numbers
         names = [str(index) for index in range(len(names))]
-        reader = csv.reader(text.splitlines())
+        reader = csv.reader(lines, delimiter=delimiter)
     return names, _csv_rows(path, reader, len(names))
+
+
+def _read_text(path: str | Path) -> str:
+    """A whole text, unpacked where it is packed; what unpacks to much more than it is, is refused.
+
+    Raises:
+      TimelineError: it cannot be read; names the file.
+    """
+    try:
+        if Path(path).suffix.lower() != ".gz":
+            return Path(path).read_text(encoding="utf-8-sig")
+        limit = 2**20 + 32 * Path(path).stat().st_size
+        with gzip.open(path) as file:
+            content = file.read(limit + 1)
+        if len(content) > limit:
+            raise TimelineError(f"{path}: unpacks to more than {limit:,} bytes; allowed: 32 times")
+        return content.decode("utf-8-sig")
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+        raise TimelineError(f"{path}: cannot be read: {reason(error)}") from error
 
 
 def _first_row(path: str | Path, reader: Iterator[list[str]]) -> list[str]:

@@ -200,7 +200,8 @@ class Timeline:
         columns["apply_time"] = np.full(self.num_messages, np.nan)
         used = self.update >= 0
         columns["apply_time"][used] = self.apply_time[self.update[used]]
-        return pandas.DataFrame(columns)
+        # Where it travels, a recording of `wait_for_all` isn't taken for another rule's.
+        return pandas.DataFrame(columns).assign(average=self.average)
 
     def plot(self) -> Figure:
         """The workers' Gantt chart above the histogram of staleness."""
