@@ -114,7 +114,7 @@ def kahan(rule: optax.GradientTransformation) -> optax.GradientTransformationExt
       ValueError: at init for float16 parameters; at update without `params`.
 
     Reference: William Kahan, "Further remarks on reducing truncation errors", 1965;
-      Pedram Zamirai et al., "Revisiting BFloat16 Training", 2020, Algorithm 5.
+      Pedram Zamirai et al., "Revisiting BFloat16 Training", 2020.
     """
     inner = optax.with_extra_args_support(rule)
 

@@ -101,7 +101,10 @@ def clip_by_delay(
     Reference:
       Koloskova, Stich and Jaggi, "Sharper convergence guarantees for asynchronous SGD for
       distributed and federated learning", 2022 (delay-adaptive step, and dropping); Mishchenko,
-      Bach, Even and Woodworth, "Asynchronous SGD beats minibatch SGD under arbitrary delays", 2022.
+      Bach, Even and Woodworth, "Asynchronous SGD beats minibatch SGD under arbitrary delays", 2022
+      (delay-adaptive step). Of both the abstracts alone were found; whole up to a threshold and
+      in proportion to 1/τ above it is how FADAS (Wang et al., 2024) describes the step it takes
+      from them.
     """
     if drop:
         return _drop_above("clip_by_delay", concurrency)

@@ -39,7 +39,8 @@ def top_k(fraction: float | None = None, k: int | None = None) -> Compressor:
       ValueError: both or neither are given, or the one given is out of range.
 
     Reference: Alham Fikri Aji and Kenneth Heafield, "Sparse Communication for Distributed Gradient
-      Descent", 2017.
+      Descent", 2017, of which its title was found, and implementations that cite it: they take the
+      k largest of a tensor, as here.
     """
     if (fraction is None) == (k is None):
         raise ValueError(f"top_k: fraction is {fraction} and k is {k}; give exactly one of the two")
@@ -115,7 +116,8 @@ def quantize(bits: int) -> Compressor:
       ValueError: `bits` is not an integer from 2 to 16.
 
     Reference: Dan Alistarh et al., "QSGD: Communication-Efficient SGD via Gradient Quantization and
-      Encoding", 2017, section 3, with the maximum norm; Wei Wen et al., "TernGrad", 2017.
+      Encoding", 2017, with the maximum in place of the Euclidean norm; Wei Wen et al., "TernGrad",
+      2017.
     """
     if not isinstance(bits, int) or isinstance(bits, bool) or not 2 <= bits <= 16:
         raise ValueError(f"quantize: bits is {bits!r}; it must be an integer from 2 to 16")

@@ -217,6 +217,7 @@ def check(raw: Mapping[str, Any]) -> tuple[Config | None, list[Problem]]:
     if config is not None:
         problems += _check_receive(config)
         problems += check_rates(config)
+        problems += _check_compression(config)
     if not any(path[0] in ("cluster", "protocol") for path, _ in problems):
         problems += _check_cluster(raw)
     if config is not None and not problems:
@@ -265,6 +266,16 @@ def _check_receive(config: Config) -> list[Problem]:
         except ValueError as error:
             problems.append((("receive", str(index)), str(error)))
     return problems
+
+
+def _check_compression(config: Config) -> list[Problem]:
+    """A rate inside the compression is the worker's, who knows no clock and no other's count."""
+    rate = (config.worker.arguments().get("compress") or {}).get("learning_rate")
+    count = rate.get("count", "updates") if isinstance(rate, Mapping) else "updates"
+    if count == "updates":
+        return []
+    line = f"{count} given; allowed: updates, since a worker counts its own messages"
+    return [(("worker", "compress", "learning_rate", "count"), line)]
 
 
 def protocol_arguments(protocol: Any) -> set[str]:
