@@ -98,3 +98,10 @@ def test_a_rate_goes_inside_the_compression(tmp_path):
     assert inside == pytest.approx(outside, rel=1e-4)
     with pytest.raises(ConfigError, match="compress.learning_rate: -0.1 given; .* >= 0"):
         compressed(-0.1, PLAIN)
+
+
+def test_a_worker_counts_its_own_messages_only():
+    schedule = {"name": "constant_schedule", "value": 0.05, "count": "seconds"}
+    compress = {"name": "top_k", "k": 1, "learning_rate": schedule}
+    with pytest.raises(ConfigError, match="learning_rate.count: seconds given; allowed: updates"):
+        load_experiment({**BASE, "worker": {"compress": compress}})
