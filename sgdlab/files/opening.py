@@ -19,7 +19,6 @@ _KINDS = {
     stat.S_IFCHR: "a device",
     stat.S_IFBLK: "a device",
     stat.S_IFSOCK: "a socket",
-    stat.S_IFDIR: "a directory",
 }
 # The first bytes of what each opens.
 _PACKED: dict[bytes, Callable[[BinaryIO], Any]] = {
@@ -50,6 +49,8 @@ def open_regular(path: str | PathLike[str]) -> BinaryIO:
         if stat.S_ISREG(mode):
             return file
         file.close()
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
     kind = _KINDS.get(stat.S_IFMT(mode), "no file")
     raise OSError(errno.EINVAL, f"is {kind}; allowed: a regular file", os.fspath(path))
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sgdlab.files import open_regular
 from sgdlab.timelines.arguments import TimelineError
 
 if TYPE_CHECKING:
@@ -81,8 +82,8 @@ def load(path: str | Path) -> dict[str, Any]:
       TimelineError: the file cannot be read, or is not what `save` writes; names it.
     """
     try:
-        size = os.path.getsize(path)
-        with zipfile.ZipFile(path) as archive:
+        with open_regular(path) as file, zipfile.ZipFile(file) as archive:
+            size = os.fstat(file.fileno()).st_size
             _check_directory(archive, size)
             arrays = {name: _read(archive, name, dtype) for name, dtype in _MEMBERS.items()}
         header = _read_header(arrays.pop("header"))

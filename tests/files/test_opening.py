@@ -49,7 +49,7 @@ def make_socket(path):
         (make_pipe, "is a pipe"),
         (lambda path: path.symlink_to("/dev/zero"), "is a device"),
         (make_socket, "is a socket"),
-        (lambda path: path.mkdir(), "is a directory"),
+        (lambda path: path.mkdir(), "Is a directory"),
         (lambda path: None, "No such file"),
         (lambda path: path.symlink_to("nothing"), "No such file"),
     ],

@@ -21,10 +21,11 @@ from sgdlab.experiment.config.rates import check_rates
 from sgdlab.experiment.config.schema import CLUSTER, HORIZONS, Config
 from sgdlab.experiment.config.sweep import Setting, apply, make_label, read_sweep
 from sgdlab.experiment.errors import ConfigError
-from sgdlab.experiment.reading.files import make_error
+from sgdlab.experiment.reading.files import make_error, resolve_paths
 from sgdlab.experiment.reading.parsing import MAX_BYTES, parse
 from sgdlab.experiment.reading.paths import Path, apply_overrides
 from sgdlab.experiment.reading.problems import Problem, explain, wrong_kind
+from sgdlab.files import open_regular
 from sgdlab.rules.fitting import check_fit
 from sgdlab.rules.table import RULES
 from sgdlab.timelines import PROTOCOLS, Cluster, TimelineError
@@ -126,8 +127,10 @@ def load_experiment(
     """Read and check an experiment.
 
     Args:
-      source: a YAML file, or the data of one.
-      overrides: `key.path=value`, each put over what the source says.
+      source: a YAML file, or the data of one. Paths of data files in it are relative to its folder;
+        in data they are to the working folder.
+      overrides: `key.path=value`, each put over what the source says; paths in them are relative to
+        the working folder.
 
     Returns:
       The `Experiment`.
@@ -138,7 +141,10 @@ def load_experiment(
     where, data = _read(source)
     if not isinstance(data, Mapping):
         raise ConfigError([f"{where}: {wrong_kind(data, 'a mapping of keys')}"])
-    data, overridden, unread = apply_overrides(dict(data), list(overrides))
+    # In a file paths are relative to its folder, elsewhere to the folder that one is in.
+    folder = "." if isinstance(source, Mapping) else FilePath(source).parent
+    data, overridden, unread = apply_overrides(resolve_paths(data, folder), list(overrides))
+    data = resolve_paths(data, ".")
     points, labels, problems = read_sweep(data.get("sweep"))
     problems += _find_conflicts(points, overridden)
     configs, found = _check_points(data, points)
@@ -166,7 +172,7 @@ def _read(source: str | FilePath | Mapping[str, Any]) -> tuple[str, Any]:
     if isinstance(source, Mapping):
         return "config", to_plain(source)
     try:
-        with open(source, "rb") as file:
+        with open_regular(source) as file:
             content = file.read(MAX_BYTES + 1)
         return str(source), parse(content.decode("utf-8-sig"), str(source))
     except OSError as error:

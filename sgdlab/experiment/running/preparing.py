@@ -11,11 +11,12 @@ from sgdlab.experiment.config.experiment import Experiment, Point
 from sgdlab.experiment.config.numbers import check_replicates
 from sgdlab.experiment.config.schema import Devices
 from sgdlab.experiment.errors import ConfigError
-from sgdlab.experiment.reading.files import make_error
+from sgdlab.experiment.reading.files import make_error, name_key
 from sgdlab.experiment.reading.problems import suggest
 from sgdlab.experiment.running.making import evaluate_every
 from sgdlab.experiment.running.work import Work
 from sgdlab.experiment.running.workshop import Workshop
+from sgdlab.tasks import DataError
 from sgdlab.timelines import Timeline, TimelineError
 from sgdlab.training import replaying
 from sgdlab.training.memory import check_batch_size
@@ -54,7 +55,10 @@ def prepare(
         try:
             _build(point, timelines, workshop)
         except ValueError as error:
-            if type(error) is not ValueError:  # a DataError says itself what is wrong
+            if isinstance(error, DataError):
+                line = name_key(str(error), point.config.model_dump())
+                raise DataError(f"{prefix}{line}") from error
+            if type(error) is not ValueError:
                 raise
             raise ConfigError([f"{prefix}{error}"]) from error
         _check_goals(point, workshop, prefix)
