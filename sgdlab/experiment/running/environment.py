@@ -23,6 +23,8 @@ def describe_environment() -> dict[str, Any]:
     """Versions, machine and devices; starts JAX's backend."""
     import jax
 
+    from sgdlab.training.checkpoints.settings import describe_settings
+
     devices = jax.devices()
     return {
         "python": platform.python_version(),
@@ -34,6 +36,7 @@ def describe_environment() -> dict[str, Any]:
         "backend": jax.default_backend(),
         "devices": [device.device_kind for device in devices],
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
+        "settings": describe_settings(),
         "commit": find_commit(Path(sgdlab.__file__).parents[1]),
         "command": Path(sys.argv[0]).name if sys.argv else "",
     }

@@ -141,17 +141,20 @@ def resume_run(
         take_finished(path, works, summary)
         announce(folder, works)
         kept, record = Kept(folder, works), Record(new, folder, works, summary)
+        noted = None
         try:
             if summary:
                 write_summary(folder, {**summary, "status": "running"})  # which unseals it
             folder.clear()
             mend_own(folder, summary)
             folder.write_text(dump(new.config), "config.yaml")
-            _note_environment(folder, workshop)
+            noted = _note_environment(folder, workshop)
             making = Making(folder, new, works, workshop, progress, asked, resume=True)
             _run(making, record, isolate)
         except training.ResumeError:
             kept.put_back()
+            if noted is not None:
+                noted.unlink(missing_ok=True)
             raise
         run = settle(folder, new)
     return _check_end(run)
@@ -228,13 +231,18 @@ def _check_end(run: Run) -> Run:
     return run
 
 
-def _note_environment(folder: RunFolder, workshop: Workshop) -> None:
-    """What this part of the run is made on, unless an earlier part was made on the same."""
+def _note_environment(folder: RunFolder, workshop: Workshop) -> Path | None:
+    """What this part of the run is made on, unless an earlier part was made on the same.
+
+    Returns:
+      The file, if there is a new one.
+    """
     environment = to_json({**describe_environment(), "data": workshop.data})
     for number in itertools.count():
         name = f"environment-{number}.json" if number else "environment.json"
         if not (folder.path / name).exists():
             folder.write_json(environment, name)
-            return
+            return folder.path / name
         if read_json(folder.path / name) == environment:
-            return
+            break
+    return None

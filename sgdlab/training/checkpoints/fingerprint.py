@@ -10,12 +10,14 @@ import numpy as np
 
 from sgdlab.timelines import Timeline
 from sgdlab.timelines.plan import Plan
+from sgdlab.training.checkpoints.settings import describe_settings
 from sgdlab.training.program import Data, Program
 
 
 def describe_replay(program: Program, data: Data, loss_scale: Any, stop: Any) -> dict[str, Any]:
     """What a replay can see of itself that decides its numbers, whichever members it runs."""
     return {
+        **describe_settings(),
         "replay.task": program.task.name,
         "replay.data": _hash(jax.tree.leaves((data.train, data.test))),
         "replay.partition": _hash(data.shards),

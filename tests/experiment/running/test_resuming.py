@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
@@ -152,6 +153,21 @@ def test_other_horizons_are_lengthened_too(horizon, tmp_path):
     run_experiment({**config, horizon: 23}, root=tmp_path, run_id="short")
     short = resume_run(tmp_path / "quadratic" / "short", overrides=[f"{horizon}=40"])
     assert results(short.path) == results(longer.path)
+
+
+def test_other_settings_of_jax_are_refused_and_the_folder_stays_as_it_was(tmp_path):
+    run = run_experiment(ALONE, root=tmp_path, run_id="cut")
+    settings = json.loads((run.path / "environment.json").read_text())["settings"]
+    assert settings["jax.default_prng_impl"] == "threefry2x32"
+    before, names = results(run.path), sorted(path.name for path in run.path.iterdir())
+    jax.config.update("jax_default_prng_impl", "rbg")
+    try:
+        with pytest.raises(ResumeError, match='prng_impl: "threefry2x32" in the .*, "rbg" in this'):
+            resume_run(run.path, overrides=["updates=60"])
+    finally:
+        jax.config.update("jax_default_prng_impl", "threefry2x32")
+    assert results(run.path) == before
+    assert sorted(path.name for path in run.path.iterdir()) == names
 
 
 REFUSED = {
