@@ -1,9 +1,7 @@
 """Measured numbers from CSV and Parquet files, which are data: read strictly, never executed."""
 
 import csv
-import gzip
 import math
-import zlib
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -11,7 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from sgdlab.files import UNPACKING_FAULTS, open_regular, open_unpacked
 from sgdlab.timelines.arguments import TimelineError
+
+_MOST_BYTES = 2**30
 
 _HOSTS = ("host", "hostname", "node", "worker", "rank")
 
@@ -146,15 +147,13 @@ def _read_text(path: str | Path) -> str:
       TimelineError: it cannot be read; names the file.
     """
     try:
-        if Path(path).suffix.lower() != ".gz":
-            return Path(path).read_text(encoding="utf-8-sig")
-        limit = 2**20 + 32 * Path(path).stat().st_size
-        with gzip.open(path) as file:
+        limit = 2**18 + 32 * Path(path).stat().st_size
+        with open_unpacked(path) as file:
             content = file.read(limit + 1)
         if len(content) > limit:
             raise TimelineError(f"{path}: unpacks to more than {limit:,} bytes; allowed: 32 times")
         return content.decode("utf-8-sig")
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+    except (*UNPACKING_FAULTS, UnicodeDecodeError) as error:
         raise TimelineError(f"{path}: cannot be read: {reason(error)}") from error
 
 
@@ -180,12 +179,22 @@ def _read_parquet(path: str | Path) -> tuple[list[str], Iterator[tuple[str, Sequ
     from pyarrow import ArrowException, parquet
 
     try:
-        table = parquet.read_table(path)
+        with open_regular(path) as source, parquet.ParquetFile(source) as file:
+            _check_size(path, file.metadata)
+            table = file.read()
     except (OSError, ArrowException) as error:
         raise TimelineError(f"{path}: cannot be read: {reason(error)}") from error
     columns = [column.to_pylist() for column in table.columns]
     rows = zip(*columns, strict=True)
     return table.column_names, ((f"row {index}", row) for index, row in enumerate(rows))
+
+
+def _check_size(path: str | Path, found: Any) -> None:
+    """What a Parquet file unpacks to, before memory is taken for it."""
+    groups = (found.row_group(index) for index in range(found.num_row_groups))
+    size = max(8 * found.num_rows * found.num_columns, sum(each.total_byte_size for each in groups))
+    if size > _MOST_BYTES:
+        raise TimelineError(f"{path}: {size:,} bytes unpacked; allowed: {_MOST_BYTES:,}")
 
 
 def reason(error: Exception) -> str:
