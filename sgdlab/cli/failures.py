@@ -33,7 +33,9 @@ def explain_failure(error: BaseException, signals: Signals) -> tuple[int, list[s
     from sgdlab.experiment import ExperimentError, StoppedError
     from sgdlab.experiment.errors import cut
 
-    text = " ".join(str(error).split())
+    text = "; ".join(
+        " ".join(each.split()) for each in [str(error), *getattr(error, "__notes__", ())]
+    )
     if isinstance(error, StoppedError):
         return 128 + signals.number, [text]
     if isinstance(error, ExperimentError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -19,7 +20,7 @@ from sgdlab.cli.options import (
     Root,
     Simulate,
 )
-from sgdlab.experiment.errors import in_one_line
+from sgdlab.experiment.errors import OutputError, in_one_line
 from sgdlab.experiment.running.isolation import Isolation
 from sgdlab.experiment.running.signals import Signals
 
@@ -190,7 +191,12 @@ def _make_and_report(
                 raise
             failure, made = error, error.run
         follower.finish(made)
-    page = write_report([made], made.path / "report.html")
+    try:
+        page = write_report([made], made.path / "report.html")
+    except OutputError as error:
+        how = f"sgdlab report {shlex.quote(str(made.path))}"
+        error.add_note(f"whole: the run; once the cause is gone, write its report with: {how}")
+        raise
     if not quiet:
         print_frame(made.table())
         for line in describe_edges(made.members):

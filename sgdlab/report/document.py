@@ -109,7 +109,7 @@ def _sections(runs: Sequence[Run], comparison: Comparison) -> Iterator[Markup]:
     yield _gallery("How it went", [*outcomes.outcomes(comparison), *figures.progress(comparison)])
     yield _gallery("When it happened", list(clocks.clocks(comparison)))
     details = [_fold("Every replicate", tables.replicates(comparison))]
-    errors = list(_errors(comparison))
+    errors = [*_run_errors(runs), *_errors(comparison)]
     if errors:
         yield tag("section", tag("h2", "What went wrong"), tag("ul", *errors))
     for run in runs:
@@ -117,6 +117,13 @@ def _sections(runs: Sequence[Run], comparison: Comparison) -> Iterator[Markup]:
         details.append(_fold(f"Config{name}", tag("pre", _yaml(run.config))))
         details.append(_fold(f"Environment{name}", tables.environment(run.environment)))
     yield tag("section", tag("h2", "To repeat it"), *details)
+
+
+def _run_errors(runs: Sequence[Run]) -> Iterator[Markup]:
+    """A line per run that a failure ended early: the file that could not be written."""
+    for run in runs:
+        if error := run.summary.get("error"):
+            yield tag("li", tag("strong", f"{run.name}/{run.id}"), f": {error}")
 
 
 def _errors(comparison: Comparison) -> Iterator[Markup]:

@@ -6,10 +6,11 @@ import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
-from sgdlab.training.devices.watching import watch_peers
+from sgdlab.training.devices.watching import find_own_host, watch_peers
 
 pytestmark = pytest.mark.slow
 
@@ -88,6 +89,59 @@ def test_a_stranger_who_comes_and_goes_is_no_peer(run, said):
     assert [process.poll() for process in processes] == [None] * 3
     processes[1].kill()
     assert [processes[0].wait(10), processes[2].wait(10)] == [75, 75]
+
+
+def test_four_hundred_idle_strangers_leave_it_working(run):
+    processes, port, token = run
+    with contextlib.ExitStack() as stack:
+        for _ in range(400):
+            stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=10))
+        own = len(os.listdir(f"/proc/{processes[0].pid}/fd"))
+        assert own < 150  # the 64 that are waited for, and what Python has open
+        with socket.create_connection(("127.0.0.1", port), timeout=10) as peer:
+            peer.sendall(token)
+            assert peer.recv(1) == b"!"
+            peer.sendall(b".")
+        time.sleep(0.2)
+        assert [process.poll() for process in processes] == [None] * 3
+        processes[1].kill()
+        assert [processes[0].wait(10), processes[2].wait(10)] == [75, 75]
+
+
+def test_a_token_cannot_be_guessed_bit_by_bit(run):
+    _, port, token = run
+    for first in (token[:1], bytes([token[0] ^ 1])):
+        with socket.create_connection(("127.0.0.1", port), timeout=10) as stranger:
+            stranger.sendall(first)
+            stranger.settimeout(0.5)
+            with pytest.raises(TimeoutError):  # right or wrong, nothing is told of a part
+                stranger.recv(1)
+            stranger.sendall(b"\0" * (len(token) - 1))
+            stranger.settimeout(10)
+            assert stranger.recv(1) == b""
+
+
+def test_it_listens_where_the_coordinator_does(run):
+    processes, port, _ = run
+    tables = [Path(f"/proc/{processes[0].pid}/net/{name}").read_text() for name in ("tcp", "tcp6")]
+    words = [line.split() for table in tables for line in table.splitlines()[1:]]
+    bound = {each[1] for each in words if each[3] == "0A" and each[1].endswith(f":{port:04X}")}
+    assert bound == {f"0100007F:{port:04X}"}  # 127.0.0.1, as Linux writes it, listening
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.2", port), timeout=10)
+
+
+@pytest.mark.parametrize(
+    ("address", "host"),
+    [
+        ("127.0.0.1:9", "127.0.0.1"),
+        ("localhost:9", "127.0.0.1"),
+        ("192.0.2.1:9", ""),  # of nobody (RFC 5737): one that is translated on the way
+        ("node-0.cluster:9", ""),
+    ],
+)
+def test_an_address_of_this_machine_is_enough_to_listen_on(address, host):
+    assert find_own_host(address) == host
 
 
 def test_a_port_that_cannot_be_reached_is_a_warning():

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from sgdlab.experiment.folders.seal import check_files, find_of, find_own
 from sgdlab.experiment.folders.summary import FILES, FINISHED, SUMMARY, read_summary
 from sgdlab.experiment.running.work import Work
 from sgdlab.training import CheckpointWarning, ResumeError, describe_program
+from sgdlab.training.checkpoints.files import clear
 from sgdlab.training.checkpoints.identity import check_resume
 
 # Of the keys that a replay could go on without, those that a run folder is made of.
@@ -73,6 +74,15 @@ def take_summary(path: Path) -> dict[str, Any]:
     return summary
 
 
+def clear_unfinished(folder: RunFolder) -> None:
+    """Remove what a process that was killed has left half written."""
+    folder.clear()
+    for path in folder.path.glob("checkpoints/*/*"):
+        if path.is_dir() and not path.is_symlink():
+            with telling(path):
+                clear(path)
+
+
 def mend_own(folder: RunFolder, summary: Mapping[str, Any]) -> None:
     """Take away what is damaged of the files about the whole run: it is written anew."""
     path = folder.path
@@ -117,6 +127,7 @@ class Kept:
     """Files as they are now, to be put back if the run turns out not to go on."""
 
     def __init__(self, folder: RunFolder, works: list[Work]) -> None:
+        self._path = folder.path
         names = find_own(folder.path)
         for work in works:
             if work.entry is None:
@@ -127,11 +138,19 @@ class Kept:
             with suppress(OutputError):  # what is no file is none to be kept
                 self._content[folder.path / name] = read_bytes(folder.path / name, _LARGEST)
 
-    def put_back(self) -> None:
-        """Write them as they were; what fails here was said by what went wrong before."""
-        with suppress(OutputError):
-            for path, content in self._content.items():
-                write_file(path, content)
+    @contextmanager
+    def unless_refused(self) -> Iterator[None]:
+        """Write them as they were where the run is another one, and not gone on with."""
+        try:
+            yield
+        except ResumeError:
+            with suppress(OutputError):  # what fails here was said by what went wrong before
+                for path, content in self._content.items():
+                    write_file(path, content)
+                for name in find_own(self._path):
+                    if self._path / name not in self._content:
+                        (self._path / name).unlink(missing_ok=True)
+            raise
 
 
 def _warn(text: str) -> None:

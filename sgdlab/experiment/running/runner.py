@@ -27,6 +27,7 @@ from sgdlab.experiment.reading.parsing import dump
 from sgdlab.experiment.running.continuing import (
     Kept,
     check_same,
+    clear_unfinished,
     mend_own,
     take_finished,
     take_summary,
@@ -38,6 +39,7 @@ from sgdlab.experiment.running.isolation import Isolation
 from sgdlab.experiment.running.making import Making, Progress, make_points
 from sgdlab.experiment.running.preparing import prepare
 from sgdlab.experiment.running.record import Record
+from sgdlab.experiment.running.whole import telling_what_is_whole
 from sgdlab.experiment.running.workshop import Workshop
 from sgdlab.training.interrupts import interruptible
 
@@ -85,7 +87,10 @@ def run_experiment(
         experiment = _load(config, overrides)
         workshop = Workshop()
         works = prepare(experiment, workshop)
-        with create_folder(root, experiment.name, run_id) as folder:
+        with (
+            create_folder(root, experiment.name, run_id) as folder,
+            telling_what_is_whole(folder.path, works),
+        ):
             record = Record(experiment, folder, works, {})
             folder.write_text(dump(experiment.config), "config.yaml")
             _note_environment(folder, workshop)
@@ -141,22 +146,16 @@ def resume_run(
         take_finished(path, works, summary)
         announce(folder, works)
         kept, record = Kept(folder, works), Record(new, folder, works, summary)
-        noted = None
-        try:
+        with telling_what_is_whole(path, works), kept.unless_refused():
             if summary:
                 write_summary(folder, {**summary, "status": "running"})  # which unseals it
-            folder.clear()
+            clear_unfinished(folder)
             mend_own(folder, summary)
             folder.write_text(dump(new.config), "config.yaml")
-            noted = _note_environment(folder, workshop)
+            _note_environment(folder, workshop)
             making = Making(folder, new, works, workshop, progress, asked, resume=True)
             _run(making, record, isolate)
-        except training.ResumeError:
-            kept.put_back()
-            if noted is not None:
-                noted.unlink(missing_ok=True)
-            raise
-        run = settle(folder, new)
+            run = settle(folder, new)
     return _check_end(run)
 
 
@@ -210,8 +209,8 @@ def _run(making: Making, record: Record, isolation: Isolation | None) -> None:
     except training.RunInterrupted as error:
         record.interrupt()
         raise StoppedError(making.folder.path, isolated=isolation is not None) from error
-    except BaseException:
-        record.interrupt()
+    except BaseException as error:
+        record.interrupt(" ".join(str(error).split()) if isinstance(error, Exception) else None)
         raise
 
 

@@ -24,7 +24,7 @@ from jax._src.distributed import global_state  # its client has no public name
 from jax.sharding import Mesh
 
 from sgdlab.training.devices.mesh import batch_sharding
-from sgdlab.training.devices.watching import watch_peers
+from sgdlab.training.devices.watching import find_own_host, watch_peers
 
 PEER_LOST = 75  # sysexits' EX_TEMPFAIL: nothing is wrong with the run itself, start it again
 GIVEN_UP = (
@@ -84,6 +84,7 @@ def initialize(
             initialization_timeout=start_timeout,
             heartbeat_timeout_seconds=heartbeat_timeout,
             shutdown_timeout_seconds=_GOODBYE,
+            coordinator_bind_address=_find_bind_address(coordinator, process_id),
         )
     except ValueError as error:
         raise RuntimeError(
@@ -152,6 +153,14 @@ def spread_rows(rows: Any, mesh: Mesh) -> Any:
         return jax.make_array_from_callback(leaf.shape, sharding, lambda index: leaf[index])
 
     return jax.tree.map(place, rows)
+
+
+def _find_bind_address(coordinator: str | None, process_id: int | None) -> str | None:
+    """Where process 0 listens: at the address given where it is this machine's; None: at all."""
+    if coordinator is None or process_id != 0 or not (host := find_own_host(coordinator)):
+        return None
+    port = coordinator.rpartition(":")[2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _check(given: dict[str, Any]) -> None:
