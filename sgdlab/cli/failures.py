@@ -33,14 +33,12 @@ def explain_failure(error: BaseException, signals: Signals) -> tuple[int, list[s
     from sgdlab.experiment import ExperimentError, StoppedError
     from sgdlab.experiment.errors import cut
 
-    text = "; ".join(
-        " ".join(each.split()) for each in [str(error), *getattr(error, "__notes__", ())]
-    )
+    text, notes = " ".join(str(error).split()), getattr(error, "__notes__", ())
     if isinstance(error, StoppedError):
         return 128 + signals.number, [text]
     if isinstance(error, ExperimentError):
-        return error.exit_code, list(getattr(error, "problems", ())) or [text]
-    text = cut(text)
+        return error.exit_code, list(getattr(error, "problems", ())) or ["; ".join([text, *notes])]
+    text = "; ".join([cut(text), *notes])
     for kind in type(error).__mro__:
         if kind.__name__ in _EXITS:
             return _EXITS[kind.__name__], [f"sgdlab: {text}"]

@@ -11,9 +11,13 @@ device. Every file is read and compared with the manifest before a single number
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
+import re
 import shutil
-from collections.abc import Callable, Mapping
+import stat
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -59,10 +63,10 @@ class Sharded:
                 unfinished.mkdir()
         _wait("made")
         try:
-            _orbax().save((unfinished / ARRAYS).absolute(), spread)
+            with _unlogged():
+                _orbax().save((unfinished / ARRAYS).absolute(), spread)
         except Exception as error:  # whatever it meets: a lost peer is found behind it
-            reason = " ".join(str(error).split())
-            raise CheckpointError(f"{path}: cannot be written: {reason}") from error
+            raise CheckpointError(f"{path}: cannot be written: {_reason(error)}") from error
         with telling(path):
             names = _list_files(unfinished / ARRAYS)
             digests = _hash_together(unfinished / ARRAYS, names, sync=True)
@@ -116,6 +120,9 @@ def is_spread(leaf: Any) -> bool:
 
 
 def _read_manifest(path: Path) -> tuple[Header, dict[str, Any]]:
+    for folder in (path, path / ARRAYS):
+        if folder.is_symlink():
+            raise DamagedError(f"{folder}: is a symbolic link; allowed: a folder")
     manifest = archive.read_header(path / MANIFEST)
     if not {"metadata", "leaves", "files"} <= set(manifest.metadata):
         raise DamagedError(f"{path}: its manifest is that of another checkpoint")
@@ -151,7 +158,10 @@ def _check_files(path: Path, files: Mapping[str, list[Any]]) -> None:
             name = sorted({*names} ^ {*files})[0]
             raise DamagedError(f"{path}: {name}: {'missing' if name in files else 'not its own'}")
         for name in names:
-            if (size := os.path.getsize(folder / name)) != files[name][0]:
+            found = os.lstat(folder / name)
+            if not stat.S_ISREG(found.st_mode):
+                raise DamagedError(f"{path}: {name}: is no regular file")
+            if (size := found.st_size) != files[name][0]:
                 raise DamagedError(f"{path}: {name}: has {size} bytes; {files[name][0]} written")
         digests = _hash_together(folder, names)
     except OSError as error:
@@ -196,6 +206,24 @@ def _hash_together(folder: Path, names: list[str], *, sync: bool = False) -> lis
 
         digests = np.bitwise_or.reduce(np.asarray(process_allgather(digests)), axis=0)
     return [digest.tobytes().hex() for digest in digests]
+
+
+@contextmanager
+def _unlogged() -> Iterator[None]:
+    """Without Orbax's log, which tells of a failure in a hundred lines before it raises it."""
+    log = logging.getLogger("absl")
+    before = log.level
+    log.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        log.setLevel(before)
+
+
+def _reason(error: Exception) -> str:
+    """What the system said, where it was that; else all that Orbax says, in one line."""
+    found = re.search(r"os_error_code='(\d+)'", str(error))
+    return os.strerror(int(found[1])) if found else " ".join(str(error).split())
 
 
 def _key(index: int) -> str:

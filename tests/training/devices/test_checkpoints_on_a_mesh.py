@@ -125,6 +125,27 @@ def test_a_file_too_few_or_too_many_is_damage(saved, tmp_path):
         checkpoints.latest(folder, like(make_mesh(fsdp=8)))
 
 
+def test_a_link_or_a_pipe_in_the_place_of_a_part_is_damage(saved, tmp_path):
+    folder = tmp_path / "copy"
+    shutil.copytree(saved, folder)
+    newest, older = checkpoints.find(folder)
+    first, second = files(newest / "arrays")[:2]
+    os.rename(first, tmp_path / "elsewhere")
+    first.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(DamagedError, match="is no regular file"):
+        checkpoints.load(newest, like(make_mesh(fsdp=8)))
+    first.unlink()
+    os.rename(tmp_path / "elsewhere", first)
+    second.unlink()
+    os.mkfifo(second)
+    with pytest.raises(DamagedError, match="is no regular file"):
+        checkpoints.load(newest, like(make_mesh(fsdp=8)))
+    os.rename(older / "arrays", tmp_path / "arrays")
+    (older / "arrays").symlink_to(tmp_path / "arrays")
+    with pytest.raises(DamagedError, match="is a symbolic link"):
+        checkpoints.load(older, like(make_mesh(fsdp=8)))
+
+
 def test_another_program_is_refused_by_leaf_and_both_shapes(saved):
     wanted = like(make_mesh(fsdp=8))
     wanted["params"]["kernel"] = jax.ShapeDtypeStruct((64, 64), jnp.float32)
