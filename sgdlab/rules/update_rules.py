@@ -3,19 +3,63 @@
 In each formula w are the parameters, g the (averaged) message and η the learning rate: a float,
 a traced scalar, an optax schedule of the update's index, or a `CountedSchedule`. Every accumulator
 starts at zero.
+
+Numbers are float32, as mapped ones are, so that a rule has the same bits however they enter: a
+Python 1 − 0.9 would be rounded otherwise, and a Python ε = 10⁻⁸ beside a float16 gradient be 0.
 """
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any, ParamSpec
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from sgdlab.rules.schedules import CountedSchedule, scale_by_rate
 from sgdlab.rules.sharing import shared
 
 Rate = optax.ScalarOrSchedule | CountedSchedule
+P = ParamSpec("P")
 
 
-@shared
+def _rule(make: Callable[P, Any]) -> Callable[P, Any]:
+    """`shared`, with numbers as float32 and state and updates in the dtypes that they come in."""
+    signature = inspect.signature(make)
+
+    @shared
+    @functools.wraps(make)
+    def one(*args: Any, **kwargs: Any) -> Any:
+        return _keep_dtypes(make(*args, **kwargs))
+
+    @functools.wraps(make)
+    def call(*args: P.args, **kwargs: P.kwargs) -> Any:
+        bound = signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        return one(**{name: _as_float32(value) for name, value in bound.arguments.items()})
+
+    return call
+
+
+def _keep_dtypes(rule: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
+    """The rule, whose float32 numbers widen what it computes and not what it hands on."""
+    extended = optax.with_extra_args_support(rule)
+
+    def update(updates, state, params=None, **extra):
+        made = extended.update(updates, state, params, **extra)
+        return jax.tree.map(lambda old, new: new.astype(old.dtype), (updates, state), made)
+
+    return optax.GradientTransformationExtraArgs(rule.init, update)
+
+
+def _as_float32(value: Any) -> Any:
+    """A NumPy scalar, since no array may outlive the trace in which a rule is made."""
+    return np.float32(value) if isinstance(value, float | int) else value
+
+
+@_rule
 def sgd(learning_rate: Rate) -> optax.GradientTransformationExtraArgs:
     """Stochastic gradient descent: w ← w − ηg.
 
@@ -31,7 +75,7 @@ def sgd(learning_rate: Rate) -> optax.GradientTransformationExtraArgs:
     return optax.chain(scale_by_rate(learning_rate))
 
 
-@shared
+@_rule
 def momentum(
     learning_rate: Rate, decay: float | jax.Array = 0.9
 ) -> optax.GradientTransformationExtraArgs:
@@ -55,7 +99,7 @@ def momentum(
     return optax.chain(average, scale_by_rate(learning_rate))
 
 
-@shared
+@_rule
 def heavy_ball(
     learning_rate: Rate, decay: float | jax.Array = 0.9
 ) -> optax.GradientTransformationExtraArgs:
@@ -74,7 +118,7 @@ def heavy_ball(
     return optax.chain(optax.trace(decay), scale_by_rate(learning_rate))
 
 
-@shared
+@_rule
 def nesterov(
     learning_rate: Rate, decay: float | jax.Array = 0.9
 ) -> optax.GradientTransformationExtraArgs:
@@ -95,7 +139,7 @@ def nesterov(
     return optax.chain(optax.trace(decay, nesterov=True), scale_by_rate(learning_rate))
 
 
-@shared
+@_rule
 def adagrad(
     learning_rate: Rate, eps: float | jax.Array = 1e-8
 ) -> optax.GradientTransformationExtraArgs:
@@ -128,7 +172,7 @@ def adagrad(
     return optax.chain(optax.GradientTransformation(init, update), scale_by_rate(learning_rate))
 
 
-@shared
+@_rule
 def rmsprop(
     learning_rate: Rate,
     decay: float | jax.Array = 0.9,
@@ -155,7 +199,7 @@ def rmsprop(
     )
 
 
-@shared
+@_rule
 def adam(
     learning_rate: Rate,
     b1: float | jax.Array = 0.9,
@@ -182,7 +226,7 @@ def adam(
     return optax.chain(optax.scale_by_adam(b1=b1, b2=b2, eps=eps), scale_by_rate(learning_rate))
 
 
-@shared
+@_rule
 def adamw(
     learning_rate: Rate,
     b1: float | jax.Array = 0.9,

@@ -92,7 +92,14 @@ def run_members(
         loss_scale=loss_scale,
         every=every,
         evaluate_every=evaluate_every,
-        watch=Watch(program.guard, _paths(program), program.task.directions, stop, callback),
+        watch=Watch(
+            program.guard,
+            _paths(program),
+            _advise(program),
+            program.task.directions,
+            stop,
+            callback,
+        ),
         capacity=capacity,
         compiling=threading.Lock(),
         cancelled=threading.Event(),
@@ -224,6 +231,18 @@ def _paths(program: Program) -> tuple[str, ...]:
     leaves = jax.tree_util.tree_leaves_with_path(params)
     return tuple(
         jax.tree_util.keystr(path, simple=True, separator="/") or "parameters" for path, _ in leaves
+    )
+
+
+def _advise(program: Program) -> str:
+    """What may help where a value is not finite after some updates."""
+    params = jax.eval_shape(program.task.init, jax.random.key(0))
+    kept = jax.tree.leaves(jax.eval_shape(program.policy.cast_to_param, params))
+    if all(leaf.dtype != jnp.float16 for leaf in kept):
+        return "try a smaller learning rate"
+    return (
+        "in float16, as parameters and the rule's state are, a squared gradient or eps below 6e-8 "
+        "is 0; try policy mixed_float16, eps 1e-4 or more, or a smaller learning rate"
     )
 
 

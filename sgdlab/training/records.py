@@ -53,6 +53,7 @@ class Watch:
     Attributes:
       guard: whether the program leaves out what is not finite, so that it ends no member.
       paths: the name of each parameter, as in `dense/kernel`.
+      advice: what may help where a value is not finite after some updates.
       directions: which way each metric improves, as the task declares.
       stop: the metric that ends a member, and at which value; None: none does.
       callback: told of each chunk.
@@ -61,6 +62,7 @@ class Watch:
 
     guard: bool
     paths: tuple[str, ...]
+    advice: str
     directions: Mapping[str, Direction]
     stop: Mapping[str, Any] | None
     callback: Callable[[ChunkReport], None] | None
@@ -132,7 +134,7 @@ class Records:
                 continue
             record.updates.append(jax.tree.map(lambda leaf: leaf[:count], output.updates))
             if not self._watch.guard:
-                record.error = _find_nonfinite(self._watch.paths, output, last - count, count)
+                record.error = _find_nonfinite(self._watch, output, last - count, count)
                 record.done = record.error is not None
         if error is not None:
             self.each[0].error, self.each[0].done = error, True
@@ -217,11 +219,11 @@ def _has_reached(watch: Watch, row: dict[str, Any]) -> bool:
     return first_reaching([row[metric]], metric, watch.directions, **bound) is not None
 
 
-def _find_nonfinite(paths: Sequence[str], output: Outputs, first: int, count: int) -> str | None:
+def _find_nonfinite(watch: Watch, output: Outputs, first: int, count: int) -> str | None:
     """Where a chunk met a value that is not finite, in one line, or `None`."""
     losses = output.updates["loss"][:count]
     where = np.flatnonzero(~np.isfinite(losses))
-    bad = [path for path, fine in zip(paths, output.finite, strict=True) if not fine]
+    bad = [path for path, fine in zip(watch.paths, output.finite, strict=True) if not fine]
     if not len(where) and not bad:
         return None
     update = first + int(where[0]) if len(where) else first + count - 1
@@ -234,7 +236,7 @@ def _find_nonfinite(paths: Sequence[str], output: Outputs, first: int, count: in
         )
     return (
         f"update {update}: the loss is {losses[update - first]}; parameters not finite at the "
-        f"chunk's end: {', '.join(bad) or 'none'}; try a smaller learning rate"
+        f"chunk's end: {', '.join(bad) or 'none'}; {watch.advice}"
     )
 
 

@@ -125,6 +125,9 @@ def replay_many(
 
     On a CPU the members run one by one on as many cores as there are, each exactly as it would run
     alone: the same compiled program, so the same bits. On an accelerator they run under `vmap`.
+    `replay` of a rule from `sgdlab.rules` has the bits of the member with the same numbers. Of an
+    optax rule it has them where only the learning rate is mapped: from a Python number optax
+    computes a factor like 1 − γ in float64, from a mapped one in float32.
 
     Args:
       task: what is learned.

@@ -19,8 +19,6 @@ from sgdlab.precision import (
 from sgdlab.training.inspecting import ChunkProgram
 from sgdlab.training.program import FixedRule
 
-pytestmark = pytest.mark.slow
-
 TINY = 2.0**-26  # rounds to 0 in float16, whose smallest number is 2⁻²⁴
 
 
@@ -52,6 +50,7 @@ def test_a_gradient_of_two_to_the_minus_26_needs_a_loss_scale(scale, gradient):
     assert history.params[0] == 1.0 - 2.0**20 * gradient
 
 
+@pytest.mark.slow
 def test_an_absurd_first_scale_recovers(digits):
     def train(**options):
         rule = rules.momentum(0.5, decay=0.9)
@@ -117,6 +116,7 @@ def test_a_worker_that_overflows_lowers_its_own_scale_alone():
     assert history.skipped.sum() == 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 3])  # updates of one message, and of three fused ones
 def test_without_a_finite_message_not_a_bit_changes(workers):
     """A static scale of 2²⁴ takes a gradient of 1 out of float16's range in every message."""
@@ -160,6 +160,7 @@ def matrix_products(lowered):
     return [tuple(kind.split("x")[-1] for kind in found.groups()) for found in operands if found]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "policy", "kind"),
     [
@@ -180,6 +181,7 @@ def test_every_matrix_product_takes_inputs_of_the_compute_dtype(name, policy, ki
     assert set(products) == {(kind, kind)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wide", ["Linear_0", "head"])
 def test_a_layer_of_its_own_policy_keeps_it_and_its_neighbour_stays_narrow(digits, wide):
     """The promotion of a narrow layer behind a wide one would show as a product of float32."""
@@ -197,6 +199,7 @@ def test_a_layer_of_its_own_policy_keeps_it_and_its_neighbour_stays_narrow(digit
     assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(chunk.state.params))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("policy", "scale"), [("bfloat16", StaticLossScale(8.0)), ("float16", DynamicLossScale(8.0))]
 )
@@ -220,6 +223,7 @@ def test_a_mapped_learning_rate_leaves_the_rule_state_in_16_bits():
     assert {leaf.dtype for leaf in jax.tree.leaves(chunk.state.rule)} == {jnp.dtype("bfloat16")}
 
 
+@pytest.mark.slow
 def test_rounding_rules_move_parameters_that_plain_bfloat16_cannot():
     """From w = 1 each update asks for −2⁻¹⁰·w, and bfloat16's spacing below 1 is 2⁻⁸: rounded away.
 

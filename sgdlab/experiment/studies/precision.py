@@ -138,28 +138,20 @@ class _Study:
         self._chunk: ChunkProgram | None = None
 
     @property
-    def options(self) -> dict[str, Any]:
-        """What `replay_many` and `ChunkProgram` take alike."""
-        config, workshop = self.config, self.workshop
-        return {
-            "hyperparameters": {name: [value] for name, value in self.point.mapped.items()},
-            "worker": workshop.worker(config),
-            "receive": workshop.receive(config, self.point.mapped, self.timelines[0]),
-            "batch_size": config.worker.arguments()["batch_size"],
-            "partition": workshop.partition(config, self.timelines[0].num_workers),
-            "precision": config.precision.policy,
-            "loss_scale": workshop.loss_scale(config),
-            "on_nonfinite": config.precision.on_nonfinite,
-        }
+    def arguments(self) -> dict[str, Any]:
+        """What `replay_many` takes."""
+        found = self.workshop.arguments(self.config, self.point.mapped, self.timelines)
+        return found | {"hyperparameters": {k: [v] for k, v in self.point.mapped.items()}}
 
     @property
     def chunk(self) -> ChunkProgram:
         """The compiled chunk of the first seed and draw."""
         if self._chunk is None:
-            rule = self.workshop.rule(self.config, self.point.mapped)
-            self._chunk = ChunkProgram(
-                self.task, rule, self.timelines[0], seed=self.config.run_seeds[0], **self.options
+            rest = dict(self.arguments)
+            task, make_rule, (timeline, *_), (seed, *_) = (
+                rest.pop(name) for name in ("task", "make_rule", "timeline", "seeds")
             )
+            self._chunk = ChunkProgram(task, make_rule, timeline, seed=seed, **rest)
         return self._chunk
 
     def train(self) -> None:
@@ -170,13 +162,9 @@ class _Study:
         try:
             self.histories = list(
                 training.replay_many(
-                    self.task,
-                    self.workshop.rule(config, self.point.mapped),
-                    self.timelines,
-                    seeds=config.run_seeds,
                     evaluate_every=config.evaluate_every or max(1, -(-updates // evaluations)),
                     stop=None if config.stop is None else config.stop.model_dump(exclude_none=True),
-                    **self.options,
+                    **self.arguments,
                 )
             )
         except ValueError as error:

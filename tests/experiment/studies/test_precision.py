@@ -135,3 +135,10 @@ def test_a_bar_stands_at_every_exponent_and_a_line_below_each_format():
     assert bars[3].x0 == -24
     assert bars[3].x1 <= 16
     assert format_ranges()["float16"] == (-24, 15)
+
+
+def test_the_study_takes_the_devices_of_its_file():
+    """This process has one, and the file asks for two."""
+    experiment = load_experiment(BASE | {"devices": {"data": 2}})
+    with pytest.raises(ConfigError, match="devices: "):
+        study_precision(experiment, {"float32": POLICIES["float32"]}, repeats=1)

@@ -1,0 +1,62 @@
+"""What a message leaves behind, and how much it counts, in timelines written by hand."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from sgdlab import rules, tasks, training, workers
+from sgdlab.training.batches import draw, make_shards
+
+
+def test_a_refused_message_leaves_no_trace_in_what_receive_remembers(handmade):
+    """`receive` multiplies by how many messages it has seen. Message 1 is refused; it is computed
+    for the error that its worker keeps, and the server never sees it: 1 − η·1·1, then
+    0.75 − η·0.75·2."""
+
+    def update(updates, count, params=None):
+        count = count + 1
+        return jax.tree.map(lambda leaf: leaf * count.astype(leaf.dtype), updates), count
+
+    counting = optax.GradientTransformation(lambda params: jnp.int32(0), update)
+    history = training.replay(
+        tasks.quadratic(1.0, start=1.0),
+        rules.sgd(0.25),
+        handmade([0, 1, 0], [0, 0, 1], [0, -1, 1]),
+        worker=workers.compressed(workers.gradient(), workers.top_k(fraction=1.0)),
+        receive=counting,
+    )
+    np.testing.assert_array_equal(history.params, [0.375])
+
+
+def test_a_worker_that_remembers_makes_its_messages_of_one_update_in_turn(handmade):
+    """With error feedback and top-1 of 2 a worker's gradients (1, 0.75), twice, are sent as (1, 0)
+    and, with the error (0, 0.75) added, as (0, 1.5): not as (1, 0) twice."""
+    history = training.replay(
+        tasks.quadratic([1.0, 0.75], start=1.0),
+        rules.sgd(0.5),
+        handmade([0, 0], [0, 0], [0, 0]),
+        worker=workers.compressed(workers.gradient(), workers.top_k(fraction=0.5)),
+    )
+    np.testing.assert_array_equal(history.params, [1 - 0.5 * 1.0 / 2, 1 - 0.5 * 1.5 / 2])
+
+
+def test_a_messages_noise_is_not_drawn_from_the_bits_that_chose_its_rows():
+    workers_of, index = jnp.arange(4, dtype=jnp.int32), jnp.zeros(4, jnp.int32)
+    shards = make_shards(None, 2**16, 4)
+    drawn = draw(jax.random.key(0), shards, workers_of, index, shape=(1, 8), with_keys=True)
+    assert drawn.keys is not None
+    bits = jax.vmap(lambda data: jax.random.bits(jax.random.wrap_key_data(data), (8,)))(drawn.keys)
+    assert not np.any(np.asarray(bits % 2**16) == np.asarray(drawn.rows[:, 0]))
+
+
+def test_as_many_messages_in_every_update_are_no_plain_mean_where_workers_have_equal_say(handmade):
+    """Worker 0 sends two messages, worker 1 one, to an update: each worker has half of the say."""
+    history = training.replay(
+        tasks.quadratic(1.0, start=0.0, targets=[[1.0], [4.0]]),
+        rules.sgd(0.5),
+        handmade([0, 0, 1], [0, 0, 0], [0, 0, 0], average="workers"),
+        partition=[np.array([0]), np.array([1])],
+        batch_size=1,
+    )
+    np.testing.assert_allclose(history.params, [0.5 * (1.0 + 4.0) / 2], rtol=2.0**-22)
