@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -28,8 +29,8 @@ class Capacity:
     waves: bool = False
 
 
-def choose_length(num_params: int, rows: int) -> int:
-    """How many updates a chunk has where nothing is evaluated on the way.
+def choose_length(num_params: int, rows: int, evaluate_every: int | None = None) -> int:
+    """How many updates a chunk has at the most.
 
     Small models in long chunks, so that what a chunk costs the host is little beside its updates;
     large ones in short chunks, so that progress shows and a kill costs little.
@@ -37,28 +38,44 @@ def choose_length(num_params: int, rows: int) -> int:
     Args:
       num_params: P.
       rows: of data that an update draws, on average.
+      evaluate_every: updates from one evaluation to the next; `None`: only at both ends.
 
     Returns:
-      A power of two from 1 to 4096: about a tenth of a second to a second on one core, and no more
-      than 2²⁰ rows unless a single update has more.
+      A number that draws no more than 2²⁰ rows unless a single update has more: evaluations apart,
+      or an equal part of that; without any, a power of two from 1 to 4096, about a tenth of a
+      second to a second on one core.
     """
+    by_rows = max(2**20 // rows, 1)
+    if evaluate_every is not None:
+        return math.ceil(evaluate_every / math.ceil(evaluate_every / by_rows))
     by_size = min(max(2**25 // num_params, 32), 4096)
-    return 2 ** (min(by_size, max(2**20 // rows, 1)).bit_length() - 1)
+    return 2 ** (min(by_size, by_rows).bit_length() - 1)
 
 
-def bounds(num_updates: int, every: int, made: int = 0) -> list[tuple[int, int]]:
-    """The updates `[first, last)` of each chunk that is left after so many."""
-    whole = [(first, min(first + every, num_updates)) for first in range(0, num_updates, every)]
+def bounds(
+    num_updates: int, every: int, evaluate_every: int | None = None, made: int = 0
+) -> list[tuple[int, int]]:
+    """The updates `[first, last)` of each chunk that is left after so many; none goes on over an
+    evaluation."""
+    stretch = evaluate_every or max(num_updates, 1)
+    firsts = [
+        first
+        for begin in range(0, num_updates, stretch)
+        for first in range(begin, min(begin + stretch, num_updates), every)
+    ]
+    whole = zip(firsts, [*firsts[1:], num_updates], strict=False)
     return [(max(first, made), last) for first, last in whole if last > made]
 
 
-def find_capacity(plans: list[Plan], every: int, *, waves: bool = False) -> Capacity:
+def find_capacity(
+    plans: list[Plan], every: int, evaluate_every: int | None, *, waves: bool = False
+) -> Capacity:
     """The fewest messages that hold any chunk of any of the plans."""
     longest = max(plan.num_updates for plan in plans)
     messages = max(
         int(plan.start[last] - plan.start[first])
         for plan in plans
-        for first, last in bounds(plan.num_updates, every)
+        for first, last in bounds(plan.num_updates, every, evaluate_every)
     )
     return Capacity(min(every, longest), messages, waves)
 
@@ -73,14 +90,17 @@ def cut(
 ) -> Iterator[Chunk]:
     """Yield the chunks after so many updates as host arrays; the last one always evaluates."""
     share, gradients = _shares(timeline, plan), timeline.gradients_before
-    for first, last in bounds(plan.num_updates, every, made):
+    for first, last in bounds(plan.num_updates, every, evaluate_every, made):
         begin, end = plan.start[first], plan.start[last]
         message = plan.message[begin:end]
         messages = _padded(capacity.messages)
         updates = _padded(capacity.updates)
         yield Chunk(
             num_updates=np.uint32(last - first),
-            evaluate=np.bool_(evaluate_every is not None or last == plan.num_updates),
+            evaluate=np.bool_(
+                last == plan.num_updates
+                or (evaluate_every is not None and last % evaluate_every == 0)
+            ),
             start=_padded(capacity.updates + 1)(plan.start[first : last + 1] - begin, np.uint32),
             write_slot=updates(plan.write_slot[first:last], np.uint32),
             staleness=updates(plan.staleness[first:last], np.float32),

@@ -39,7 +39,7 @@ class ChunkProgram:
         """Args: as for `replay_many`, with one timeline and one seed."""
         prepared = prepare(task, make_rule, timeline, seeds=[seed], **options)
         program, (run, *_), data, loss_scale, every = prepared
-        capacity = find_capacity([run.plan], every, waves=program.form == "waves")
+        capacity = find_capacity([run.plan], every, None, waves=program.form == "waves")
         chunk = next(cut(timeline, run.plan, every, capacity, None))
         self.program: Program = program
         self.num_updates = int(chunk.num_updates)

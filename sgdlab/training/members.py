@@ -85,7 +85,7 @@ def run_members(
     alone = program.average is not None
     members = choose_members(members, program.average)
     waves = program.form == "waves"
-    capacity = find_capacity([run.plan for run in runs], every, waves=waves)
+    capacity = find_capacity([run.plan for run in runs], every, evaluate_every, waves=waves)
     job = _Job(
         program=program,
         data=data,
@@ -190,7 +190,7 @@ def _run_batch(job: _Job, runs: Sequence[Run]) -> list[History]:
             collect(*pending, error=f"before update {last}: {nan}")
             pending = None
             break
-        due = keeper is not None and keeper.is_due(last, job.every)
+        due = keeper is not None and keeper.is_due(last, job.evaluate_every or job.every)
         if job.watch.stop is not None or due:
             collect(*pending)
             records.keep_ends(state)
@@ -210,7 +210,7 @@ def _cut(job: _Job, timeline: Timeline, plan: Plan, made: int) -> Iterator[tuple
     """The chunks after so many updates, each with the update that it ends at."""
     if not made:
         yield from ((0, chunk) for chunk in cut_lead(timeline, plan, job.capacity))
-    ends = [last for _, last in bounds(plan.num_updates, job.every, made)]
+    ends = [last for _, last in bounds(plan.num_updates, job.every, job.evaluate_every, made)]
     chunks = cut(timeline, plan, job.every, job.capacity, job.evaluate_every, made)
     yield from zip(ends, chunks, strict=True)
 

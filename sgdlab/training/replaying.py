@@ -359,9 +359,10 @@ def prepare(
         )
     ]
     messages = max(math.ceil(len(each.message) / each.num_updates) for each in plans)
-    every = evaluate_every or choose_length(
+    every = choose_length(
         sum(leaf.size for leaf in jax.tree.leaves(traits.params)),
         messages * worker.gradients_per_message * batch_size,
+        evaluate_every,
     )
     return Prepared(program, runs, data, scale, every)
 

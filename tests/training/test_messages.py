@@ -9,24 +9,43 @@ from sgdlab import rules, tasks, training, workers
 from sgdlab.training.batches import draw, make_shards
 
 
-def test_a_refused_message_leaves_no_trace_in_what_receive_remembers(handmade):
-    """`receive` multiplies by how many messages it has seen. Message 1 is refused; it is computed
-    for the error that its worker keeps, and the server never sees it: 1 − η·1·1, then
-    0.75 − η·0.75·2."""
+def counting():
+    """A `receive` that multiplies by how many messages it has seen."""
 
     def update(updates, count, params=None):
         count = count + 1
         return jax.tree.map(lambda leaf: leaf * count.astype(leaf.dtype), updates), count
 
-    counting = optax.GradientTransformation(lambda params: jnp.int32(0), update)
+    return optax.GradientTransformation(lambda params: jnp.int32(0), update)
+
+
+def test_a_refused_message_leaves_no_trace_in_what_receive_remembers(handmade):
+    """Message 1 is refused; it is computed for the error that its worker keeps, and the server
+    never sees it: 1 − η·1·1, then 0.75 − η·0.75·2."""
     history = training.replay(
         tasks.quadratic(1.0, start=1.0),
         rules.sgd(0.25),
         handmade([0, 1, 0], [0, 0, 1], [0, -1, 1]),
         worker=workers.compressed(workers.gradient(), workers.top_k(fraction=1.0)),
-        receive=counting,
+        receive=counting(),
     )
     np.testing.assert_array_equal(history.params, [0.375])
+
+
+def test_nor_does_one_that_is_left_out(handmade):
+    """Worker 1's gradient, 4·3·10³⁸, is out of float32's range. Of worker 0's, 4(w − 2), the first
+    moves w from 0 to 8/16, and the second, at 0.5, by 2·6/16."""
+    history = training.replay(
+        tasks.quadratic(4.0, start=0.0, targets=[[2.0], [-3e38]]),
+        rules.sgd(2.0**-4),
+        handmade([0, 1, 0], [0, 0, 1], [0, 0, 1]),
+        receive=counting(),
+        partition=[np.array([0]), np.array([1])],
+        batch_size=1,
+        on_nonfinite="skip",
+    )
+    np.testing.assert_array_equal(history.params, [0.5 + 2 * 6.0 / 16])
+    np.testing.assert_array_equal(history.skipped, [1, 0])
 
 
 def test_a_worker_that_remembers_makes_its_messages_of_one_update_in_turn(handmade):

@@ -96,6 +96,23 @@ def test_a_finite_fused_gradient_counts_as_a_finite_message_of_each_worker():
     np.testing.assert_array_equal(history.params, [0.25 * (0.5 + 60.0) / 2])
 
 
+def test_where_scales_differ_each_message_is_judged_at_its_own():
+    """Worker 0's gradient, 60·S, fits from S = 2¹⁰ down; one gradient of both, at the scale that it
+    has after one halving, would fit already: (60 + 0.5)/2·2¹¹ < 65504."""
+    history = training.replay(
+        tasks.quadratic(curvature=1.0, start=0.0, targets=[[60.0], [0.5]]),
+        rules.sgd(1e-6),
+        timelines.synchronous(timelines.Cluster(workers=2), updates=3),
+        partition=[np.array([0]), np.array([1])],
+        batch_size=1,
+        precision="mixed_float16",
+        loss_scale=DynamicLossScale(2.0**12),
+    )
+    np.testing.assert_array_equal(history.skipped, [1, 1, 0])
+    np.testing.assert_array_equal(history.loss_scale.loss_scale, [2.0**10, 2.0**12])
+    np.testing.assert_array_equal(history.loss_scale.counter, [1, 3])
+
+
 def test_a_worker_that_overflows_lowers_its_own_scale_alone():
     """With targets 0.5 and 60 the scaled gradients are about 0.5·S and 60·S.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -19,6 +20,7 @@ from sgdlab.experiment.running.workshop import Workshop
 from sgdlab.tasks import DataError
 from sgdlab.timelines import Timeline, TimelineError
 from sgdlab.training import replaying
+from sgdlab.training.chunks import choose_length
 from sgdlab.training.memory import check_batch_size
 
 
@@ -99,14 +101,12 @@ def _build(point: Point, timelines: tuple[Timeline, ...], workshop: Workshop) ->
 
 def _check_memory(work: Work, workshop: Workshop) -> None:
     """Whether there is room for a chunk's minibatches."""
-    every, timelines = evaluate_every(work), work.timelines
+    timelines, config = work.timelines, work.point.config
+    size, gradients = config.worker.arguments()["batch_size"], timelines[0].gradients_per_message
+    messages = max(math.ceil(np.sum(t.update >= 0) / max(t.num_updates, 1)) for t in timelines)
+    every = choose_length(1, max(messages * gradients * size, 1), evaluate_every(work))
     messages = max(int(np.sum((t.update >= 0) & (t.update < every))) for t in timelines)
-    config = work.point.config
-    check_batch_size(
-        config.worker.arguments()["batch_size"],
-        workshop.task(config).train,
-        messages * timelines[0].gradients_per_message,
-    )
+    check_batch_size(size, workshop.task(config).train, messages * gradients)
 
 
 def _check_goals(point: Point, workshop: Workshop, prefix: str) -> None:
