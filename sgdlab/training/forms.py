@@ -50,7 +50,7 @@ class Traits(NamedTuple):
     computes_narrower: bool
 
 
-@functools.lru_cache(64)  # a trace takes milliseconds, a warm replay of a small model not many
+@functools.lru_cache(16)  # a trace takes milliseconds, a warm replay of a small model not many
 def find_traits(
     task: Task,
     make_rule: Callable,

@@ -35,6 +35,8 @@ from sgdlab.training.nans import FoundNanError, are_looked_for, step_finding_nan
 from sgdlab.training.program import Chunk, Data, Member, Program
 from sgdlab.training.records import ChunkReport, Records, Watch, check_stop, unstack
 
+_PROGRAMS = 16  # that a process holds: each has some 90 memory mappings and 12 MB
+
 
 @dataclass(frozen=True)
 class Run:
@@ -81,6 +83,7 @@ def run_members(
     interrupted: Callable[[], bool],
 ) -> Histories:
     """Run every member of a program and collect the histories in order."""
+    let_programs_go()
     check_stop(stop)
     alone = program.average is not None
     members = choose_members(members, program.average)
@@ -132,6 +135,16 @@ def choose_members(members: str | None, average: Average | None) -> str:
     # On a mesh members would meet in each other's collectives.
     one_by_one = average is not None or jax.default_backend() == "cpu"
     return members or ("threads" if one_by_one else "vmap")
+
+
+def let_programs_go() -> None:
+    """Forget what was compiled where that is more than `_PROGRAMS`; JAX itself forgets nothing.
+
+    A process has 65,530 mappings (`vm.max_map_count`), which some 700 programs use up. What is
+    wanted again is compiled again, or read from the cache on disk; so are others' functions.
+    """
+    if _init_state._cache_size() + _init_many._cache_size() >= _PROGRAMS:
+        jax.clear_caches()
 
 
 def _run_batch(job: _Job, runs: Sequence[Run]) -> list[History]:
