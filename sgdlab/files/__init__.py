@@ -1,5 +1,13 @@
-"""How a file that people give us is opened: a regular one, unpacked as it is read."""
+"""How files are opened: regular ones, unpacked as they are read, and on any platform."""
 
 from sgdlab.files.opening import UNPACKING_FAULTS, open_regular, open_unpacked
+from sgdlab.files.platforms import count_cores, open_flags, take_lock
 
-__all__ = ["UNPACKING_FAULTS", "open_regular", "open_unpacked"]
+__all__ = [
+    "UNPACKING_FAULTS",
+    "count_cores",
+    "open_flags",
+    "open_regular",
+    "open_unpacked",
+    "take_lock",
+]

@@ -14,6 +14,8 @@ from contextlib import contextmanager, nullcontext
 from os import PathLike
 from typing import Any, BinaryIO
 
+from sgdlab.files.platforms import open_flags
+
 _KINDS = {
     stat.S_IFIFO: "a pipe",
     stat.S_IFCHR: "a device",
@@ -41,10 +43,10 @@ def open_regular(path: str | PathLike[str]) -> BinaryIO:
       OSError: it cannot be opened, or is of another kind; `strerror` says which.
     """
     # Without O_NONBLOCK opening a pipe waits for somebody who writes to it. Windows has neither.
-    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
+    flags = os.O_RDONLY | open_flags("O_NONBLOCK", "O_CLOEXEC", "O_BINARY")
     mode = os.stat(path).st_mode
     if stat.S_ISREG(mode):
-        file = os.fdopen(os.open(path, flags | getattr(os, "O_BINARY", 0)), "rb")
+        file = os.fdopen(os.open(path, flags), "rb")
         mode = os.fstat(file.fileno()).st_mode
         if stat.S_ISREG(mode):
             return file

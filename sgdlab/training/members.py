@@ -7,7 +7,6 @@ lock. `vmap` gains nothing there.
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +19,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from sgdlab.files import count_cores
 from sgdlab.timelines import Timeline
 from sgdlab.timelines.plan import Plan
 from sgdlab.training.batches import draw
@@ -115,7 +115,7 @@ def run_members(
         by_timeline = groupby(runs, key=lambda run: run.point["timeline"])
         batches = [list(batch) for _, batch in by_timeline]
         return Histories([history for batch in batches for history in _run_batch(job, batch)])
-    threads = 1 if alone else min(len(runs), len(os.sched_getaffinity(0)))
+    threads = 1 if alone else min(len(runs), count_cores())
     if threads == 1:
         return Histories([history for run in runs for history in _run_batch(job, [run])])
     with ThreadPoolExecutor(threads) as pool:

@@ -6,6 +6,7 @@ A system that promises more memory than it has lets a program run until it stand
 from __future__ import annotations
 
 import os
+import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,8 @@ def memory_bytes() -> int:
 
 
 def _host_bytes() -> int:
+    if not hasattr(os, "sysconf"):  # Windows does not say
+        return sys.maxsize
     physical = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     with suppress(OSError, ValueError):  # "max", or no such file: there is no limit
         return min(physical, int(Path("/sys/fs/cgroup/memory.max").read_text()))

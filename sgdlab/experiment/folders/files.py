@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from sgdlab.experiment.errors import OutputError
+from sgdlab.files import open_flags
 
 MAX_JSON = 64 * 1024 * 1024
 MAX_DEPTH = 32
@@ -71,7 +72,7 @@ def open_regular(path: Path) -> Iterator[BufferedReader]:
     check_regular(path)
     try:
         # Without waiting: it may have become a pipe since.
-        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        flags = os.O_RDONLY | open_flags("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC", "O_BINARY")
         with os.fdopen(os.open(path, flags), "rb") as file:
             yield file
     except OSError as error:

@@ -7,7 +7,6 @@ root.
 
 from __future__ import annotations
 
-import fcntl
 import io
 import json
 import os
@@ -23,6 +22,7 @@ import numpy as np
 
 from sgdlab.experiment.errors import BusyError, OutputError
 from sgdlab.experiment.folders.files import check_directory, check_regular
+from sgdlab.files import open_flags, take_lock
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 LOCK = "lock"
@@ -141,10 +141,11 @@ def open_folder(path: str | Path) -> RunFolder:
     if os.path.lexists(path / LOCK):
         check_regular(path / LOCK)
     with telling(path):
-        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        flags = os.O_RDWR | os.O_CREAT
+        flags |= open_flags("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC")
         lock = os.open(path / LOCK, flags, 0o644)
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        take_lock(lock)
     except OSError as error:
         os.close(lock)
         if isinstance(error, BlockingIOError):
@@ -170,11 +171,11 @@ def find_config(path: str | Path) -> Path:
 def is_busy(path: Path) -> bool:
     """Whether another process holds the run folder."""
     try:
-        lock = os.open(path / LOCK, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        lock = os.open(path / LOCK, os.O_RDONLY | open_flags("O_NOFOLLOW", "O_NONBLOCK"))
     except OSError:
         return False
     try:
-        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        take_lock(lock, shared=True)
     except OSError:
         return True
     finally:

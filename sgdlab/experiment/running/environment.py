@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 import sgdlab
+from sgdlab.files import count_cores
 
 PACKAGES = ("sgdlab", "jax", "jaxlib", "optax", "flax", "numpy", "scikit-learn", "pandas")
 
@@ -31,7 +32,7 @@ def describe_environment() -> dict[str, Any]:
         "platform": platform.platform(),
         "machine": platform.machine(),
         "cpu": cpu_name(),
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": count_cores(),
         "versions": {**_versions(), "sgdlab": sgdlab.__version__},
         "backend": jax.default_backend(),
         "devices": [device.device_kind for device in devices],

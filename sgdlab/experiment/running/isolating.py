@@ -30,6 +30,7 @@ from sgdlab.experiment.errors import OutputError
 from sgdlab.experiment.running.isolation import Isolation
 from sgdlab.experiment.running.making import Making, Progress, open_point
 from sgdlab.experiment.running.work import Work
+from sgdlab.files import count_cores
 
 _LOOK = 0.1  # seconds between two looks at the clock and at the caller's wish to end
 _TAIL = 4096  # bytes of the child's last words
@@ -64,7 +65,7 @@ def make_apart(making: Making, isolation: Isolation, tell: Callable[[], None]) -
         work.log = None
     tell()
     replicates = max((len(work.replicates) for work in works), default=1)
-    at_once = max(1, len(os.sched_getaffinity(0)) // replicates)
+    at_once = max(1, count_cores() // replicates)
     supervisor = _Supervisor(making, isolation)
     with ThreadPoolExecutor(at_once) as pool:
         futures = [pool.submit(supervisor.make, work) for work in works]

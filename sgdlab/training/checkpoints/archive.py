@@ -26,6 +26,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from sgdlab.files import open_flags
+
 MAGIC = b"\x89sgdlab\n"
 SCHEMA = 1
 _PREFIX = struct.Struct("<8sQ32s")
@@ -181,7 +183,7 @@ def read_header(path: str | Path) -> Header:
 def _open(path: Path) -> FileIO:
     """A regular file, never a link or a pipe that would block."""
     try:
-        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        flags = os.O_RDONLY | open_flags("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC", "O_BINARY")
         file = FileIO(os.open(path, flags))
     except OSError as error:
         raise DamagedError(f"{path}: cannot be read: {error.strerror}") from error

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from sgdlab.files import open_flags
 from sgdlab.training.checkpoints.archive import CheckpointError
 from sgdlab.training.checkpoints.writing import sync_folder, telling, write_all
 
@@ -41,9 +42,11 @@ class MetricsLog:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+        flags |= open_flags("O_NOFOLLOW", "O_CLOEXEC", "O_BINARY")
+        flags |= open_flags("O_NONBLOCK")  # nor wait for a pipe
         with telling(self.path):
-            self._file = os.open(self.path, flags | os.O_NONBLOCK, 0o644)  # nor wait for a pipe
+            self._file = os.open(self.path, flags, 0o644)
             sync_folder(self.path.parent)
 
     def __enter__(self) -> MetricsLog:
@@ -96,7 +99,7 @@ def truncate_metrics(path: str | Path, offset: int) -> None:
         the checkpoint was written beside.
     """
     path = Path(path)
-    flags = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
+    flags = os.O_RDWR | open_flags("O_NOFOLLOW", "O_CLOEXEC", "O_BINARY")
     with telling(path):
         try:
             file = os.open(path, flags)

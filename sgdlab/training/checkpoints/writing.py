@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from sgdlab.files import open_flags
 from sgdlab.training.checkpoints.archive import CheckpointError
 
 
@@ -20,7 +21,8 @@ def write_all(file: int, data: Any) -> None:
 
 def write_file(path: Path, buffers: list[Any]) -> None:
     """A new file with these bytes, on the disk when this returns."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+    flags |= open_flags("O_NOFOLLOW", "O_CLOEXEC", "O_BINARY")
     file = os.open(path, flags, 0o644)
     try:
         for buffer in buffers:
@@ -40,6 +42,8 @@ def make_folder(folder: Path) -> None:
 
 def sync_folder(folder: Path) -> None:
     """Make the names in a folder durable."""
+    if not hasattr(os, "O_DIRECTORY"):  # Windows opens no folders
+        return
     file = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(file)
