@@ -143,7 +143,8 @@ def let_programs_go() -> None:
     A process has 65,530 mappings (`vm.max_map_count`), which some 700 programs use up. What is
     wanted again is compiled again, or read from the cache on disk; so are others' functions.
     """
-    if _init_state._cache_size() + _init_many._cache_size() >= _PROGRAMS:
+    begun: tuple[Any, ...] = (_init_state, _init_many)  # one of them for each program
+    if sum(each._cache_size() for each in begun) >= _PROGRAMS:
         jax.clear_caches()
 
 
