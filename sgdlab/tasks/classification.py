@@ -15,6 +15,7 @@ from sgdlab.tasks.datasets.dataset import Dataset
 from sgdlab.tasks.datasets.embedded import load_digits
 from sgdlab.tasks.datasets.opening import load_images
 from sgdlab.tasks.definition import RowLoss, Task
+from sgdlab.tasks.examples import check_labels, read_rows
 from sgdlab.tasks.losses import fingerprint, means, measure_logits
 from sgdlab.tasks.modules import purify
 from sgdlab.tasks.networks import CNN, MLP
@@ -25,8 +26,8 @@ Model = Literal["mlp", "cnn"]
 
 def classifier(
     network: Any,
-    train: Mapping[str, np.ndarray],
-    test: Mapping[str, np.ndarray],
+    train: Any,
+    test: Any,
     *,
     name: str = "classifier",
     prepare: Callable[[jax.Array], jax.Array] | None = None,
@@ -39,7 +40,8 @@ def classifier(
         starts at its own parameters; or a function from `nnx.Rngs` to an NNX module. An argument
         `train` or `deterministic` (or `training`, `is_training`) of its `__call__`, or an attribute
         of that name, says in training that it trains: dropout then draws from the loss's key.
-      train: {"input": `[n, …]`, "label": `[n]` int32}.
+      train: {"input": `[n, …]`, "label": `[n]`}, arrays or lists; a pair of the two; or a data
+        frame with a column "label".
       test: the same for held-out rows.
       name: the task's name.
       prepare: what turns a batch of "input" into the network's x, such as a normalisation of
@@ -50,10 +52,12 @@ def classifier(
       A `Task` with the metric "accuracy".
 
     Raises:
-      ValueError: the network keeps a state besides its parameters (BatchNorm), draws in evaluation,
+      ValueError: an input is not finite, or a label is none of the network's; the network keeps
+        a state besides its parameters (BatchNorm), draws in evaluation,
         or has a dropout that stays off in training.
     """
     prepare = prepare or (lambda x: x)
+    train, test = read_rows("train", train), read_rows("test", test)
     pure = purify(network, prepare(jnp.asarray(train["input"][:1])))
 
     def measure(params, batch, key):
@@ -65,11 +69,15 @@ def classifier(
         value, accuracy = means(rows)
         return value, {"accuracy": accuracy}
 
-    train, test = dict(train), dict(test)
     facts = {**(metadata or {}), "rows": len(train["label"]), "sha256": fingerprint(train)}
     loss = RowLoss(measure, summarise)
     # Op by op, Flax would compile the whole forward pass for nothing.
     init = jax.jit(pure.init)
+    first = train["input"][:1]
+    key = jax.random.key(0)
+    logits = jax.eval_shape(lambda key: pure.apply(init(key), prepare(first), None), key)
+    for part, rows in (("train", train), ("test", test)):
+        check_labels(part, rows["label"], logits.shape[-1])
     return Task(
         name,
         init,

@@ -19,6 +19,7 @@ import optax
 from jax.sharding import Mesh
 
 from sgdlab.tasks import Task
+from sgdlab.tasks.rows import take_rows
 from sgdlab.timelines import Cluster, Timeline
 from sgdlab.timelines.arguments import show, unwrap, unwrap_all
 from sgdlab.workers import WorkerProgram
@@ -158,7 +159,7 @@ def check_task(task: Any) -> None:
         found = ", ".join(inspect.signature(task.loss).parameters)
         raise ValueError(f"task: its loss takes ({found}); allowed: {contract}") from None
     params = jax.eval_shape(task.init, jax.random.key(0))
-    batch = {name: rows[:1] for name, rows in task.train.items()}
+    batch = take_rows(task.train, np.arange(1))
     given = jax.eval_shape(task.loss, params, batch, jax.random.key(0))
     if not isinstance(given, tuple) or len(given) != 2 or not isinstance(given[1], Mapping):
         raise ValueError(f"task: its loss gives {_describe(given)}; allowed: {contract}")
