@@ -69,6 +69,15 @@ def test_the_head_of_any_timeline_is_a_timeline():
         assert head is whole
 
 
+def test_the_head_may_end_among_updates_of_one_instant():
+    cluster = timelines.Cluster(workers=3, compute=timelines.constant(1.0))
+    head = timelines.head(timelines.asynchronous(cluster, updates=6), 1)
+    head.validate()
+    # all arrive at 1 s; the first has read version 1 then, and nobody what the others bring
+    assert sorted(head.read_version.tolist()) == [0, 0, 0, 1]
+    assert sorted(head.update.tolist()) == [timelines.IN_FLIGHT] * 3 + [0]
+
+
 def test_the_head_of_rounds_keeps_their_waiting():
     cluster, _ = two_speeds(updates=5)
     head = timelines.head(timelines.synchronous(cluster, updates=5), 2)

@@ -143,6 +143,14 @@ def test_a_window_closes_early_when_everybody_is_in():
     assert window(cluster, wait=10.0, updates=3).apply_time.tolist() == [1.5, 3.0, 4.5]
 
 
+def test_a_window_that_closed_early_ends_no_later_one():
+    """Windows open at 1, 3.5, 6, ... for 5.5 s; all are in 1.5 s later. At 6.5 the first is over."""
+    cluster = Cluster(workers=2, compute=[constant(1.0), constant(2.5)])
+    timeline = window(cluster, wait=5.5, updates=4)
+    assert timeline.apply_time.tolist() == [2.5, 5.0, 7.5, 10.0]
+    np.testing.assert_array_equal(np.bincount(timeline.update[timeline.update >= 0]), [2] * 4)
+
+
 def test_k_sync_step_of_exponential_workers():
     """E = μ(H_N − H_{N−K}), Var = μ² Σ_{N−K<i≤N} 1/i²: within 5 standard errors (p < 1e-6)."""
     workers, k, mean, updates = 8, 5, 2.0, 4000
@@ -271,6 +279,13 @@ def test_bounded_staleness_of_zero_applies_one_by_one_in_rounds():
     np.testing.assert_array_equal(used(timeline), np.arange(40) % 4)
     rounds = timeline.worker[timeline.update >= 0].reshape(10, 4)
     np.testing.assert_array_equal(np.sort(rounds, axis=1), np.tile(np.arange(4), (10, 1)))
+
+
+def test_who_waits_for_a_worker_goes_on_when_that_one_leaves():
+    """w0 takes 1 s and may be 1 message ahead of w1, which takes 100 s and leaves at 5."""
+    cluster = Cluster(workers=2, compute=[constant(1.0), constant(100.0)], leaves={1: 5.0})
+    timeline = bounded_staleness(cluster, bound=1, updates=5)
+    assert timeline.apply_time.tolist() == [1, 2, 6, 7, 8]
 
 
 @CLUSTERS

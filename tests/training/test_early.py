@@ -1,5 +1,7 @@
 """Messages computed when their workers have read make the updates that they make in their turn."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -55,14 +57,27 @@ def test_a_message_waits_in_its_slot_until_its_update(kind, workers, updates, se
     assert early.num_slots == most <= workers
 
 
+def without_what_is_under_way(timeline):
+    """As a log holds it that knows the messages which arrived: the last versions have no reader."""
+    names = ("worker", "read_version", "start_time", "compute_end", "arrival_time", "update")
+    used = {name: getattr(timeline, name)[timeline.update >= 0] for name in names}
+    return dataclasses.replace(timeline, **used, last_update=used["update"])
+
+
 @pytest.mark.parametrize(
     "make",
     [
+        lambda: without_what_is_under_way(asynchronous(40)),
         lambda: timelines.random_delay([0.5, 0.2, 0.3], updates=40, seed=0),
         lambda: timelines.window(CLUSTER, wait=0.7, updates=40, seed=0),
         lambda: timelines.ringmaster(CLUSTER, threshold=2, updates=40, seed=0),
     ],
-    ids=["some versions are read twice", "several messages an update", "messages are dropped"],
+    ids=[
+        "some versions are read by nobody",
+        "some versions are read twice",
+        "several messages an update",
+        "messages are dropped",
+    ],
 )
 def test_other_timelines_do_not_read_in_turn(make):
     assert not reads_in_turn(make())

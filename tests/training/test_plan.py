@@ -74,6 +74,16 @@ def test_a_worker_mean_weighs_a_fast_worker_no_more(handmade):
     np.testing.assert_allclose(plan(timeline).weight, [1 / 4, 1 / 4, 1 / 2, 1])
 
 
+def test_a_refused_message_is_walked_by_the_update_that_its_refusal_comes_before():
+    """Of two equal workers the second comes when the first has made the update: it is too late."""
+    cluster = cluster_of(2, "equal")
+    timeline = timelines.k_sync(cluster, k=1, stop=False, updates=3)
+    planned = plan(timeline, include_dropped=True)
+    assert planned.start.tolist() == [0, 1, 3, 5]
+    walked = timeline.update[planned.message].tolist()
+    assert walked == [0, timelines.DROPPED, 1, timelines.DROPPED, 2]
+
+
 def test_mean_staleness_is_over_the_messages_in_use(handmade):
     timeline = handmade([0, 1, 0, 1], [0, 0, 1, 0], [0, 0, 1, 2])
     np.testing.assert_array_equal(plan(timeline).staleness, [0, 0, 2])

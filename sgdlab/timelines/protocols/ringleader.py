@@ -33,7 +33,7 @@ class Ringleader(Policy):
     Attributes:
       present: the workers that are there.
       table: the messages of this round, in use from their first update to the end of the round.
-      missing: gathering, the workers with nothing in the table.
+      missing: gathering, the workers with nothing in the table; nobody asks while serving.
       unserved: serving, the workers that this round's updates still wait for; else empty.
       ahead: the messages for the next round's table.
       gathered: their workers.
@@ -51,8 +51,7 @@ class Ringleader(Policy):
     def join(self, engine: Engine, worker: int) -> None:
         """Be waited for in the gathering that is under way, or in the next one."""
         self.present.add(worker)
-        if not self.unserved:
-            self.missing.add(worker)
+        self.missing.add(worker)
         engine.start(worker)
 
     def leave(self, engine: Engine, worker: int) -> None:
