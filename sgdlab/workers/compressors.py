@@ -28,7 +28,7 @@ def top_k(fraction: float | None = None, k: int | None = None) -> Compressor:
     """Keep the k entries of largest magnitude in every leaf, zero the others.
 
     Args:
-      fraction: share of a leaf's entries to keep, in (0, 1]; at least one is kept.
+      fraction: share of a leaf's entries to keep, in (0, 1], to the nearest number; at least one.
       k: how many entries of a leaf to keep (all, where the leaf has fewer). Give exactly one.
 
     Returns:

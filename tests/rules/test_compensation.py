@@ -59,6 +59,13 @@ def test_with_the_exact_curvature_delay_vanishes_on_a_quadratic():
     np.testing.assert_allclose(path[-1], plain, rtol=0, atol=20 * 8 * EPS32 * 3.0)
 
 
+def test_epsilon_stands_inside_the_root():
+    # m = 0 leaves MS = g² = 1, so λ = 2/√(1 + 3) = 1; outside the root it would be 2/(1 + √3).
+    transform, w = compensate_delay(2.0, adaptive=True, decay=0.0, eps=3.0), jnp.ones(1)
+    sent, _ = transform.update(jnp.ones(1), transform.init(w), w, stale_params=w - 0.5)
+    np.testing.assert_array_equal(sent, [1.0 + 1.0 * 0.5])
+
+
 @pytest.mark.parametrize("arguments", [{}, {"adaptive": True}])
 def test_a_mean_square_per_worker_needs_to_know_how_many(arguments):
     with pytest.raises(ValueError, match="per_worker") as error:

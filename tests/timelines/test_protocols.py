@@ -144,7 +144,7 @@ def test_a_window_closes_early_when_everybody_is_in():
 
 
 def test_a_window_that_closed_early_ends_no_later_one():
-    """Windows open at 1, 3.5, 6, ... for 5.5 s; all are in 1.5 s later. At 6.5 the first is over."""
+    """Windows of 5.5 s open at 1, 3.5, 6, ...; all are in 1.5 s later. At 6.5 the first is over."""
     cluster = Cluster(workers=2, compute=[constant(1.0), constant(2.5)])
     timeline = window(cluster, wait=5.5, updates=4)
     assert timeline.apply_time.tolist() == [2.5, 5.0, 7.5, 10.0]

@@ -51,6 +51,13 @@ def test_top_k_fraction_counts_each_leaf_and_keeps_at_least_one():
     np.testing.assert_array_equal(sent["bias"], [0.0, 0.0, 3.0])
 
 
+@pytest.mark.parametrize(("fraction", "kept"), [(0.29, 29), (0.254, 25), (0.256, 26)])
+def test_top_k_keeps_the_nearest_number_to_its_fraction(fraction, kept):
+    # 0.29 · 100 is 28.999999999999996 in binary.
+    sent = top_k(fraction=fraction).compress(jnp.arange(1.0, 101.0), None)
+    assert int(jnp.count_nonzero(sent)) == kept
+
+
 def test_signs_are_signs_and_scaled_signs_keep_the_mean_magnitude():
     p = jnp.array([3.0, -1.0, 0.0, 4.0])
     np.testing.assert_array_equal(sign().compress(p, None), [1.0, -1.0, 0.0, 1.0])
