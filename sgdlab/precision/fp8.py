@@ -82,7 +82,8 @@ def fp8_dot_general(
     Raises:
       ValueError: `out_sharding` is given.
 
-    Reference: Paulius Micikevicius et al., "FP8 Formats for Deep Learning", 2022.
+    Reference: Paulius Micikevicius et al., "FP8 Formats for Deep Learning", 2022, for the formats
+      and their places; it leaves the scales to software, and powers of two are ours.
     """
     del precision
     if out_sharding is not None:

@@ -68,8 +68,9 @@ def stochastic_rounding(
     Raises:
       ValueError: at init for float16 parameters; at update without `params`.
 
-    Reference: Suyog Gupta et al., "Deep Learning with Limited Numerical Precision", 2015;
-      Pedram Zamirai et al., "Revisiting BFloat16 Training", 2020.
+    Reference: Suyog Gupta et al., "Deep Learning with Limited Numerical Precision", 2015, in fixed
+      point; Pedram Zamirai et al., "Revisiting BFloat16 Training", 2020, for these weights. Of both
+      the abstracts were read, and of the second a summary.
     """
     inner = optax.with_extra_args_support(rule)
     key = jax.random.key(key) if isinstance(key, int | np.integer) else key
@@ -114,7 +115,8 @@ def kahan(rule: optax.GradientTransformation) -> optax.GradientTransformationExt
       ValueError: at init for float16 parameters; at update without `params`.
 
     Reference: William Kahan, "Further remarks on reducing truncation errors", 1965;
-      Pedram Zamirai et al., "Revisiting BFloat16 Training", 2020.
+      Pedram Zamirai et al., "Revisiting BFloat16 Training", 2020, where all arithmetic is 16-bit
+      and c has the other sign, as a summary has it: of the paper itself the abstract was read.
     """
     inner = optax.with_extra_args_support(rule)
 

@@ -124,7 +124,9 @@ class DynamicLossScale:
       factor: by how much S grows and shrinks; static.
       min_loss_scale: floating scalar, S never falls below it.
 
-    Reference: Paulius Micikevicius et al., "Mixed Precision Training", 2018, section 3.2.
+    Reference: jmp's `DynamicLossScale`, and TensorFlow's, whose defaults these are. Paulius
+      Micikevicius et al., "Mixed Precision Training", 2018, section 3.2 as others quote it, has a
+      constant scale, and an update that is skipped after an overflow.
     """
 
     loss_scale: Any = 2.0**15

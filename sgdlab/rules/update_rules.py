@@ -133,8 +133,9 @@ def nesterov(
 
     Reference:
       Nesterov, "A method for solving the convex programming problem with convergence rate
-      O(1/k²)", 1983; in this form Sutskever, Martens, Dahl and Hinton, "On the importance of
-      initialization and momentum in deep learning", 2013.
+      O(1/k²)", 1983; Sutskever, Martens, Dahl and Hinton, "On the importance of initialization and
+      momentum in deep learning", 2013, where w is the point that is looked ahead to: for a constant
+      η their step in that point is this one, as optax and PyTorch take it.
     """
     return optax.chain(optax.trace(decay, nesterov=True), scale_by_rate(learning_rate))
 
@@ -156,7 +157,7 @@ def adagrad(
 
     Reference:
       Duchi, Hazan and Singer, "Adaptive subgradient methods for online learning and stochastic
-      optimization", 2011.
+      optimization", 2011, as PyTorch and MLX have it.
     """
 
     # optax.scale_by_rss has ε inside the root, and sets the step to zero while G is zero.
@@ -191,7 +192,8 @@ def rmsprop(
       The rule; its state holds s, shaped like the parameters.
 
     Reference:
-      Tieleman and Hinton, "Lecture 6.5: RMSprop", 2012.
+      Tieleman and Hinton, "Lecture 6.5-rmsprop: Divide the gradient by a running average of its
+      recent magnitude", 2012, whose ρ = 0.9 MXNet's documentation quotes; ε is the libraries'.
     """
     return optax.chain(
         optax.scale_by_rms(decay=decay, eps=eps, eps_in_sqrt=False),

@@ -238,7 +238,7 @@ def rotate(x: jax.Array, base: float = 10_000.0) -> jax.Array:
       The same shape and dtype; angles and products are taken in float32.
 
     Reference: Jianlin Su et al., "RoFormer: Enhanced Transformer with Rotary Position Embedding",
-      2021.
+      2021, which pairs neighbouring coordinates; the halves are GPT-NeoX's.
     """
     length, half = x.shape[1], x.shape[-1] // 2
     angles = np.outer(np.arange(length), base ** (-np.arange(half) / half))[None, :, None, :]

@@ -41,7 +41,8 @@ def mean_order_statistic(compute: Mapping[str, Any], workers: int, k: int) -> fl
 
     Reference:
       Dutta, Joshi, Ghosh, Dube and Nagpurkar, "Slow and stale gradients can win the race", 2018,
-      for the exponentials; David and Nagaraja, "Order statistics", 2003.
+      for the exponentials; David and Nagaraja, "Order statistics", 2003, is the book on the
+      others, not read: uniform and Pareto times follow from the beta law of the k-th of N uniforms.
     """
     gap = harmonic_number(workers) - harmonic_number(workers - k)
     match dict(compute):
@@ -139,7 +140,8 @@ def rennala_time_bound(times: Sequence[float] | np.ndarray, batch: int) -> float
 
     Reference:
       Tyurin and Richtárik, "Optimal time complexities of parallel stochastic optimization
-      methods under a fixed computation model", 2023.
+      methods under a fixed computation model", 2023, whose time complexity has this form, as later
+      papers of Tyurin restate it; it holds since Σ⌊t/hᵢ⌋ > Σt/hᵢ − m.
     """
     rates = np.cumsum(1.0 / np.sort(np.asarray(times, np.float64)))
     return float(np.min((batch + np.arange(1, len(rates) + 1)) / rates))

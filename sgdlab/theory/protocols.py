@@ -31,7 +31,7 @@ def implicit_momentum(workers: int) -> float:
 
     Reference:
       Mitliagkas, Zhang, Hadjis and Ré, "Asynchrony begets momentum, with an application to deep
-      learning", 2016.
+      learning", 2016, of which the abstract was read; on the quadratic it is derived here.
     """
     return 1.0 - 1.0 / workers
 

@@ -116,7 +116,7 @@ def stationary_variance(
 
     Reference:
       Mandt, Hoffman and Blei, "Stochastic gradient descent as approximate Bayesian inference",
-      2017, for small h without delay.
+      2017, for small h without delay, of which the abstract was read; all three are derived here.
     """
     step = learning_rate * curvature
     if step >= stability_limit(delay, decay):

@@ -30,8 +30,9 @@ class Network:
       collective: how a synchronous update is averaged; other protocols always use the server.
 
     Reference: Thakur, Rabenseifner and Gropp, "Optimization of Collective Communication Operations
-      in MPICH", 2005; Patarasuk and Yuan, "Bandwidth Optimal All-reduce Algorithms for Clusters of
-      Workstations", 2009.
+      in MPICH", 2005, with the costs that MPICH's source gives a binomial reduce and broadcast;
+      Patarasuk and Yuan, "Bandwidth Optimal All-reduce Algorithms for Clusters of Workstations",
+      2009, for the ring.
     """
 
     latency: NonNegative = 0.0

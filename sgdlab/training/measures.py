@@ -102,7 +102,7 @@ def estimate_momentum(trajectories: np.ndarray) -> float:
 
     Reference:
       Mitliagkas, Zhang, Hadjis and Ré, "Asynchrony begets momentum, with an application to deep
-      learning", 2016, theorem 3.
+      learning", 2016, of which the abstract was read; the fit is ours.
     """
     mean = np.atleast_2d(np.asarray(trajectories, np.float64)).mean(axis=0)
     if mean.ndim != 1 or len(mean) < 4:

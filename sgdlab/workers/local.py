@@ -36,7 +36,8 @@ def local_steps(
 
     Reference: Sebastian U. Stich, "Local SGD Converges Fast and Communicates Little", 2019;
       Arthur Douillard et al., "DiLoCo: Distributed Low-Communication Training of Language
-      Models", 2023, Algorithm 1.
+      Models", 2023, Algorithm 1 and section 6.1 (each replica has its own AdamW state), with 0.7
+      and 0.9 as DiPaCo, of the same authors, repeats them.
     """
     if not isinstance(steps, int) or isinstance(steps, bool) or steps < 1:
         raise ValueError(f"local_steps: steps is {steps!r}; it must be an integer of at least 1")
