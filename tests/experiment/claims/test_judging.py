@@ -97,6 +97,11 @@ def test_every_comparison_of_a_fifth_with_a_half(claim, verdict):
     assert found.expected == (verdict == "HOLDS")
 
 
+@pytest.mark.parametrize("within", [{"factor": 2}, {"tolerance": 0.29}])
+def test_a_half_is_as_far_from_a_fifth(within):
+    assert decide([0.5], [0.2], **{"is": "within"}, **within).verdict == "FAILS"
+
+
 def test_what_is_recorded_as_refuted_should_fail():
     fails = decide(HIGH, LOW, refuted="so it was")
     holds = decide(LOW, HIGH, refuted="so it was")

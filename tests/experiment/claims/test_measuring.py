@@ -67,6 +67,7 @@ def test_what_is_not_finite_is_the_worst_there_is():
     assert measure("final", {"metric": "accuracy"}, member).tolist() == [[-INF]]
     assert measure("best", {"metric": "loss"}, member).tolist() == [[0.5]]
     assert measure("diverges", {}, member).tolist() == [[1.0]]
+    assert measure("diverges", {}, made.member([[INF, INF]])).tolist() == [[1.0]]
 
 
 @pytest.mark.parametrize(

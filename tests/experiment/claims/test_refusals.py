@@ -52,8 +52,12 @@ WRONG = {
     "code for a name": ({"left": {"name": CODE}}, "left.name: unknown name", "final, best"),
     "code for a number": ({"right": "1 + 1"}, "right: '1 + 1' given", "a number or {name: ...}"),
     "code for a factor": ({"factor": "2 * 3"}, "factor: '2 * 3' given", "a number > 0"),
-    "code for a function": (theory(CODE), "left.function: unknown function", "stability_limit"),
-    "a hidden function": (theory("__class__"), "left.function: unknown", "stability_limit"),
+    "code for a function": (
+        theory(CODE),
+        "left.function: unknown function",
+        "asynchronous_throughput",
+    ),
+    "a hidden function": (theory("__class__"), "left.function: unknown", "asynchronous_throughput"),
     "no scalar": (theory("staleness_distribution"), "left.function: unknown", "mean_staleness"),
     "code for an argument": (
         theory("stability_limit", delay=CODE),
