@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from sgdlab import rules, tasks, training
+from sgdlab import rules, tasks, training, workers
 from sgdlab.precision import DynamicLossScale
 from sgdlab.training import replaying
 from tests.training.leaving_out import CASES, check, options_of
@@ -67,6 +67,27 @@ def test_what_receive_makes_of_a_message_may_be_out_of_range_too(handmade):
     )
     np.testing.assert_array_equal(history.params, [-0.25 * 2.0**2])
     np.testing.assert_array_equal(history.skipped, [1])
+
+
+@pytest.mark.parametrize(
+    "worker", [workers.gradient(), workers.local_steps(1, rules.sgd(1.0))], ids=["fused", "mapped"]
+)
+def test_a_scale_is_halved_for_the_messages_of_its_own_worker(handmade, worker):
+    """Worker 0's gradient, 120·S, fits into float16 up to S = 2⁹: 2¹¹ and 2¹⁰ are too much, though
+    the mean of both workers' would fit at 2¹⁰. Worker 1 alone moves w by (1 − w)/4, twice."""
+    history = training.replay(
+        tasks.quadratic(curvature=1.0, start=0.0, targets=[[120.0], [1.0]]),
+        rules.sgd(0.25),
+        handmade([0, 1, 0, 1], [0, 0, 1, 1], [0, 0, 1, 1]),
+        worker=worker,
+        partition=[np.array([0]), np.array([1])],
+        batch_size=1,
+        precision="mixed_float16",
+        loss_scale=DynamicLossScale(2.0**11),
+    )
+    np.testing.assert_array_equal(history.skipped, [1, 1])
+    np.testing.assert_array_equal(history.loss_scale.loss_scale, [2.0**9, 2.0**11])
+    np.testing.assert_array_equal(history.params, [0.25 + 0.75 / 4])
 
 
 def test_a_worker_with_two_messages_in_an_update_has_its_scale_from_the_first(handmade):

@@ -251,6 +251,16 @@ def test_points_are_chosen_by_label_or_by_values(of, count):
     assert len(select(of, load_experiment(BASE).points)) == count
 
 
+def test_true_is_not_one():
+    from sgdlab.experiment.claims.selecting import select
+
+    points = load_experiment(BASE).points
+    assert all(point.plain["timelines"] == 1 for point in points)
+    assert len(select({"timelines": 1}, points)) == 4
+    with pytest.raises(ValueError, match="no point matches"):
+        select({"timelines": True}, points)
+
+
 def test_claims_belong_to_the_whole_and_decide_no_number():
     plain = load_experiment(BASE)
     stated = load_experiment({**BASE, "claims": [CLAIM], "tags": ["fast", "fast"]})
