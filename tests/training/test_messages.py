@@ -4,8 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 
-from sgdlab import rules, tasks, training, workers
+from sgdlab import precision, rules, tasks, timelines, training, workers
 from sgdlab.training.batches import draw, make_shards
 
 
@@ -46,6 +47,58 @@ def test_nor_does_one_that_is_left_out(handmade):
     )
     np.testing.assert_array_equal(history.params, [0.5 + 2 * 6.0 / 16])
     np.testing.assert_array_equal(history.skipped, [1, 0])
+
+
+def test_receive_is_told_each_messages_own_staleness(handmade):
+    """Update 1 has 1·1/2 of staleness 1 and 0.75 of staleness 0; with their mean both would have a
+    factor of 2/3."""
+    history = training.replay(
+        tasks.quadratic(1.0, start=1.0),
+        rules.sgd(0.25),
+        handmade([0, 1, 0], [0, 0, 1], [0, 1, 1]),
+        receive=rules.scale_by_staleness(power=1.0),
+    )
+    np.testing.assert_array_equal(history.params, [0.75 - 0.25 * (0.5 + 0.75) / 2])
+
+
+def test_an_update_of_nothing_leaves_the_rules_velocity(handmade):
+    """Worker 1 is out of range. v is −8 and stays so; worker 0, at 1/2, adds −6 to its half."""
+    history = training.replay(
+        tasks.quadratic(4.0, start=0.0, targets=[[2.0], [-3e38]]),
+        rules.heavy_ball(2.0**-4, 0.5),
+        handmade([0, 1, 0], [0, 0, 1], [0, 1, 2]),
+        partition=[np.array([0]), np.array([1])],
+        batch_size=1,
+        on_nonfinite="skip",
+        measures=["cosine"],
+    )
+    np.testing.assert_array_equal(history.params, [0.5 + (8 / 2 + 6) / 16])
+    np.testing.assert_array_equal(np.isnan(history.measures["cosine"]), [False, True, False])
+
+
+def test_a_message_that_is_left_out_leaves_its_worker_as_it_was(handmade):
+    """−60·S fits into float16 up to S = 2¹⁰. An error fed back from 2¹¹ would be no number."""
+    history = training.replay(
+        tasks.quadratic(1.0, start=0.0, targets=[[60.0], [60.0]]),
+        rules.sgd(0.25),
+        handmade([0, 0], [0, 1], [0, 1]),
+        worker=workers.compressed(workers.gradient(), workers.top_k(fraction=1.0)),
+        batch_size=1,
+        precision="mixed_float16",
+        loss_scale=precision.DynamicLossScale(2.0**11),
+    )
+    np.testing.assert_array_equal(history.skipped, [1, 0])
+    np.testing.assert_array_equal(history.params, [0.25 * 60.0])
+
+
+def test_a_loss_that_is_not_finite_is_named_by_its_update_in_any_chunk():
+    """w is (−2¹⁰)ᵘ, so the loss, 2²⁰ᵘ⁻¹, leaves the range of float32 with update 7."""
+    timeline = timelines.synchronous(timelines.Cluster(workers=1), updates=12)
+    for every in (4, 5, 12):
+        with pytest.raises(training.NumericalError, match=r"^update 7: the loss is inf"):
+            training.replay(
+                tasks.quadratic(1.0, start=1.0), rules.sgd(1025.0), timeline, evaluate_every=every
+            )
 
 
 def test_a_worker_that_remembers_makes_its_messages_of_one_update_in_turn(handmade):
