@@ -91,6 +91,20 @@ def test_a_message_that_is_left_out_leaves_its_worker_as_it_was(handmade):
     np.testing.assert_array_equal(history.params, [0.25 * 60.0])
 
 
+def test_the_loss_of_an_update_of_nothing_is_that_of_what_was_left_out(handmade):
+    """60·S overflows float16 from S = 2¹¹ on, the loss, 60²/2, doesn't. Update 1 refuses one."""
+    history = training.replay(
+        tasks.quadratic(1.0, start=0.0, targets=[[60.0], [60.0]]),
+        rules.sgd(0.25),
+        handmade([0, 1, 0], [0, 0, 1], [0, -1, 1]),
+        batch_size=1,
+        precision="mixed_float16",
+        loss_scale=precision.DynamicLossScale(2.0**13),
+    )
+    np.testing.assert_array_equal(history.skipped, [1, 1])
+    np.testing.assert_array_equal(history.loss, [1800.0, 1800.0])
+
+
 def test_a_loss_that_is_not_finite_is_named_by_its_update_in_any_chunk():
     """w is (−2¹⁰)ᵘ, so the loss, 2²⁰ᵘ⁻¹, leaves the range of float32 with update 7."""
     timeline = timelines.synchronous(timelines.Cluster(workers=1), updates=12)
@@ -120,6 +134,14 @@ def test_a_messages_noise_is_not_drawn_from_the_bits_that_chose_its_rows():
     assert drawn.keys is not None
     bits = jax.vmap(lambda data: jax.random.bits(jax.random.wrap_key_data(data), (8,)))(drawn.keys)
     assert not np.any(np.asarray(bits % 2**16) == np.asarray(drawn.rows[:, 0]))
+
+
+def test_every_row_of_a_shard_is_drawn_and_no_other():
+    """Of 5 rows one is missing in 64 draws with a probability of at most 5·0.8⁶⁴ < 4·10⁻⁶."""
+    shards = make_shards([np.array([0]), np.arange(1, 6)], 6, 2)
+    who, index = jnp.arange(2, dtype=jnp.int32), jnp.zeros(2, jnp.int32)
+    drawn = draw(jax.random.key(0), shards, who, index, shape=(1, 64), with_keys=False)
+    assert [set(rows) for rows in drawn.rows[:, 0].tolist()] == [{0}, {1, 2, 3, 4, 5}]
 
 
 def test_as_many_messages_in_every_update_are_no_plain_mean_where_workers_have_equal_say(handmade):
