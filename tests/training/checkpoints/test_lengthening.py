@@ -124,3 +124,14 @@ def test_every_program_goes_on_under_every_protocol(program, case, cluster, tmp_
         pytest.skip("a queue's messages have one gradient")
     short, long = (draw(case, steps, cluster, updates=updates) for updates in (125, 200))
     assert_lengthened(tmp_path, short, long, **options)
+
+
+def test_a_finished_run_goes_on_to_itself(tmp_path):
+    """Its end lies between two evaluations; what was measured there stays."""
+    timeline = draw("synchronous", updates=10)
+    done = run(tmp_path / "run", timeline)
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text()
+    again = run(tmp_path / "run", timeline, resume=True)
+    assert again.evaluations["update"].tolist() == [0, 6, 10]
+    assert everything(tmp_path / "run", again) == everything(tmp_path / "run", done)
+    assert (tmp_path / "run" / "metrics.jsonl").read_text() == lines
