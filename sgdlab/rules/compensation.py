@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from sgdlab.rules.arguments import transform
 from sgdlab.rules.extras import moved, require
-from sgdlab.rules.sharing import shared
 
 
 class MeanSquareState(NamedTuple):
@@ -20,7 +20,7 @@ class MeanSquareState(NamedTuple):
     mean_square: optax.Updates
 
 
-@shared
+@transform
 def compensate_delay(
     strength: float | jax.Array = 0.04,
     adaptive: bool = False,
@@ -35,7 +35,8 @@ def compensate_delay(
     constant, or λ₀/√(MS + ε) element-wise with MS ← m·MS + (1−m)g⊙g, MS₀ = 0, this message in it.
 
     Args:
-      strength: λ, or λ₀ where `adaptive` (0.04 and 2 in implementations that cite the paper).
+      strength: λ, or λ₀ where `adaptive` (0.04 and 2 in implementations that cite the paper); an
+        array is a number for each coordinate, and broadcasts to every leaf.
       adaptive: divide by the root of the mean square.
       decay: m in [0, 1), for `adaptive`.
       eps: ε > 0, for `adaptive`.

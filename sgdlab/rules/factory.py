@@ -11,10 +11,13 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 import optax
 import optax.contrib
 
+from sgdlab.arguments import show
 from sgdlab.rules import compensation, gap, mixing, staleness, update_rules
+from sgdlab.rules.arguments import read_hyperparameter
 from sgdlab.rules.fitting import check_fit
 from sgdlab.rules.schedules import CountedSchedule, scale_by_rate, split_rate
 from sgdlab.rules.table import OPTAX_RULES, RULE_FILLED, RULES, SCHEDULES, TRANSFORMS
@@ -41,6 +44,8 @@ def make_rule(name: str, **hyperparameters: Any) -> optax.GradientTransformation
     Raises:
       ValueError: no such rule, not an argument of it, or a learning rate that counts what it can't.
     """
+    if not isinstance(name, str):
+        raise ValueError(f"rule: {show(name)} given; allowed: a name, such as 'sgd'")
     if name in RULES:
         function = getattr(update_rules, name)
     elif name in OPTAX_RULES:
@@ -80,6 +85,11 @@ def make_receive(
     Raises:
       ValueError: no such transform, not an argument of it, or not for this rule.
     """
+    if isinstance(transforms, str | Mapping) or not all(isinstance(t, Mapping) for t in transforms):
+        raise ValueError(
+            f"receive: {show(transforms)} given; allowed: a list of {{name: ..., ...}}, such as "
+            '[{"name": "drop_stale", "bound": 4}]'
+        )
     links = [_make_transform(rule=rule, filled=filled, **each) for each in transforms]
     return optax.chain(*links) if links else optax.with_extra_args_support(optax.identity())
 
@@ -98,9 +108,11 @@ def make_schedule(specification: Mapping[str, Any]) -> optax.Schedule | CountedS
     Raises:
       ValueError: no such schedule, or not an argument of it.
     """
+    if not isinstance(specification, Mapping):
+        raise ValueError(f"schedule: {show(specification)} given; allowed: {{name: ..., ...}}")
     arguments = dict(specification)
     name, count = arguments.pop("name", None), arguments.pop("count", "updates")
-    if name not in SCHEDULES:
+    if not isinstance(name, str) or name not in SCHEDULES:
         raise ValueError(f"schedule {name!r} is unknown: {_allowed(name, SCHEDULES)}")
     if "schedules" in arguments:
         arguments["schedules"] = [_make_part(each) for each in arguments["schedules"]]
@@ -159,7 +171,7 @@ def _make_transform(
     name: str | None = None,
     **arguments: Any,
 ) -> optax.GradientTransformation:
-    if name not in TRANSFORMS:
+    if not isinstance(name, str) or name not in TRANSFORMS:
         raise ValueError(f"transform {name!r} is unknown: {_allowed(name, TRANSFORMS)}")
     known = {key: value for key, value in filled.items() if key in TRANSFORMS[name]}
     if name in RULE_FILLED and rule is not None:
@@ -205,7 +217,15 @@ def _call(kind: str, name: str, function: Callable, arguments: Mapping[str, Any]
     for key, parameter in parameters.items():
         if parameter.default is parameter.empty and key not in arguments:
             raise ValueError(f"{kind} {name} needs the argument {key!r}")
-    return function(**arguments)
+    row = {"rule": OPTAX_RULES, "schedule": SCHEDULES}.get(kind, {}).get(name, {})
+    return function(**{key: _read(f"{kind} {name}", row, key, arguments[key]) for key in arguments})
+
+
+def _read(where: str, row: Mapping[str, tuple[Any, Any]], key: str, value: Any) -> Any:
+    # From Python optax takes functions, dtypes and trees too, of which a config knows nothing.
+    if key not in row or callable(value) or isinstance(value, np.dtype | Mapping):
+        return value
+    return read_hyperparameter(where, key, row[key][0], value)
 
 
 def _allowed(wrong: Any, names: Collection[str]) -> str:

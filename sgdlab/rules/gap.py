@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from sgdlab.rules.arguments import transform
 from sgdlab.rules.compensation import wide
 from sgdlab.rules.extras import as_float, moved
 from sgdlab.rules.schedules import CountedSchedule, find_rate
-from sgdlab.rules.sharing import shared
 
 
 class GapState(NamedTuple):
@@ -28,7 +28,7 @@ class GapState(NamedTuple):
     mean_square: optax.Updates
 
 
-@shared
+@transform
 def gap_aware(
     learning_rate: optax.ScalarOrSchedule | CountedSchedule,
     decay: float | jax.Array = 0.0,

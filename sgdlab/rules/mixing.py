@@ -5,15 +5,15 @@ from typing import NamedTuple
 import jax
 import optax
 
+from sgdlab.rules.arguments import transform
 from sgdlab.rules.extras import as_float, moved, require
-from sgdlab.rules.sharing import shared
 
 
 class MixModelsState(NamedTuple):
     """Nothing; its type says that messages are models, which a rule must apply as they are."""
 
 
-@shared
+@transform
 def mix_models(
     alpha: float | jax.Array = 0.6, power: float | jax.Array = 0.5
 ) -> optax.GradientTransformationExtraArgs:

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from sgdlab.arguments import show
 from sgdlab.rules.table import COUNTS, RATE_WITHIN
 
 
@@ -32,13 +33,17 @@ class CountedSchedule:
       count: "updates", "gradients" or "seconds".
 
     Raises:
-      ValueError: `count` is none of the three.
+      ValueError: `schedule` is no function, or `count` is none of the three.
     """
 
     schedule: optax.Schedule
     count: str
 
     def __post_init__(self) -> None:
+        if not callable(self.schedule):
+            raise ValueError(
+                f"schedule: {show(self.schedule)} given; allowed: a function of what is counted"
+            )
         if self.count not in COUNTS:
             raise ValueError(
                 f"schedule: count is {self.count!r}; allowed are {', '.join(map(repr, COUNTS))}"

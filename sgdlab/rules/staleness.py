@@ -12,11 +12,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from sgdlab.rules.arguments import transform
 from sgdlab.rules.extras import as_float, require, scale
-from sgdlab.rules.sharing import shared
 
 
-@shared
+@transform
 def scale_by_staleness(
     power: float | jax.Array = 1.0,
 ) -> optax.GradientTransformationExtraArgs:
@@ -39,7 +39,7 @@ def scale_by_staleness(
     return _weigh("scale_by_staleness", lambda tau: (1.0 + tau) ** -power)
 
 
-@shared
+@transform
 def divide_by_staleness() -> optax.GradientTransformationExtraArgs:
     """Learning rate over staleness: g/max(τ, 1), so that τ = 0 and τ = 1 have full weight.
 
@@ -57,7 +57,7 @@ def divide_by_staleness() -> optax.GradientTransformationExtraArgs:
     return _weigh("divide_by_staleness", lambda tau: 1.0 / jnp.maximum(tau, 1.0))
 
 
-@shared
+@transform
 def hinge_staleness(
     a: float | jax.Array = 10.0, b: float | jax.Array = 4.0
 ) -> optax.GradientTransformationExtraArgs:
@@ -84,7 +84,7 @@ def hinge_staleness(
     )
 
 
-@shared
+@transform
 def clip_by_delay(
     concurrency: float | jax.Array, drop: bool = False
 ) -> optax.GradientTransformationExtraArgs:
@@ -114,7 +114,7 @@ def clip_by_delay(
     return _weigh("clip_by_delay", lambda tau: concurrency / jnp.maximum(tau, concurrency))
 
 
-@shared
+@transform
 def drop_stale(bound: float | jax.Array) -> optax.GradientTransformationExtraArgs:
     """Weight 0 above a bound: g if τ ≤ bound, else 0.
 
@@ -144,7 +144,7 @@ class WorkerDelayState(NamedTuple):
     mean_staleness: jax.Array
 
 
-@shared
+@transform
 def scale_by_worker_delay(
     num_workers: int, power: float | jax.Array = 1.0
 ) -> optax.GradientTransformationExtraArgs:

@@ -18,8 +18,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from sgdlab.arguments import read_arguments
+from sgdlab.rules.arguments import read_hyperparameter
 from sgdlab.rules.schedules import CountedSchedule, scale_by_rate
 from sgdlab.rules.sharing import shared
+from sgdlab.rules.table import RULES
 
 Rate = optax.ScalarOrSchedule | CountedSchedule
 P = ParamSpec("P")
@@ -40,7 +43,7 @@ def _rule(make: Callable[P, Any]) -> Callable[P, Any]:
         bound.apply_defaults()
         return one(**{name: _as_float32(value) for name, value in bound.arguments.items()})
 
-    return call
+    return read_arguments(RULES[make.__name__], read_hyperparameter)(call)
 
 
 def _keep_dtypes(rule: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from sgdlab.arguments import show, unwrap, unwrap_all
 from sgdlab.timelines.arguments import (
     Count,
     NonNegative,
@@ -17,9 +18,6 @@ from sgdlab.timelines.arguments import (
     check_argument,
     check_fields,
     plain,
-    show,
-    unwrap,
-    unwrap_all,
 )
 from sgdlab.timelines.compute import ComputeModel, Sampler, constant, make_compute, slowed
 from sgdlab.timelines.failures import Failures

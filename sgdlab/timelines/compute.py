@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from annotated_types import Ge, Gt, Le
 
+from sgdlab.arguments import show
 from sgdlab.timelines.arguments import (
     NonNegative,
     Positive,
@@ -22,7 +23,6 @@ from sgdlab.timelines.arguments import (
     TimelineError,
     check_fields,
     plain,
-    show,
 )
 from sgdlab.timelines.tables import read_numbers
 

@@ -18,10 +18,10 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
+from sgdlab.arguments import show, unwrap, unwrap_all
 from sgdlab.tasks import Task
 from sgdlab.tasks.rows import take_rows
 from sgdlab.timelines import Cluster, Timeline
-from sgdlab.timelines.arguments import show, unwrap, unwrap_all
 from sgdlab.workers import WorkerProgram
 
 _RESERVED = ("seed", "timeline", "update", "time")

@@ -16,8 +16,8 @@ import jax
 import numpy as np
 import pandas as pd
 
+from sgdlab.arguments import show, unwrap
 from sgdlab.statistics import Direction, first_reaching
-from sgdlab.timelines.arguments import show, unwrap
 from sgdlab.training.history import History
 from sgdlab.training.program import Outputs
 

@@ -6,10 +6,13 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.core
 import jax.numpy as jnp
 
+from sgdlab.arguments import read_argument, read_arguments, show
 from sgdlab.workers.compressors import Compressor, wide_dtype
 from sgdlab.workers.program import ValueAndGrad, WorkerProgram
+from sgdlab.workers.table import COMPRESSION, NonNegative
 
 # Far from the step numbers 0 … H−1 that a program itself folds into the message's key.
 _COMPRESSION = 2**31
@@ -30,6 +33,7 @@ class CompressedState(NamedTuple):
     messages: Any = ()
 
 
+@read_arguments({"error_feedback": COMPRESSION["error_feedback"]})
 def compressed(
     program: WorkerProgram,
     compressor: Compressor,
@@ -60,12 +64,26 @@ def compressed(
       `CompressedState` under error feedback or a schedule, and the state of `program` otherwise. e
       also takes up the rounding of a 16-bit message.
 
+    Raises:
+      ValueError: what is given is no program, compressor, flag or rate.
+
     Reference: Sai Praneeth Karimireddy et al., "Error Feedback Fixes SignSGD and other Gradient
       Compression Schemes", 2019: with `learning_rate` Algorithm 2, as in the authors' code
       (`ErrorFeedbackSGD.py`), which has ηC(p) for the sign too; without it the same with the rate
       on the server's side, which is equal while the rate is constant.
     """
+    for name, value, kind in (
+        ("program", program, WorkerProgram),
+        ("compressor", compressor, Compressor),
+    ):
+        if not isinstance(value, kind):
+            raise ValueError(f"compressed: {name} is {show(value)}; allowed: a {kind.__name__}")
     scheduled = callable(learning_rate)
+    if not scheduled and not isinstance(learning_rate, jax.core.Tracer):
+        rates: Any = NonNegative | None
+        learning_rate = read_argument(
+            "compressed", "learning_rate", rates, learning_rate, others="a schedule"
+        )
     keeps_state = error_feedback or scheduled
 
     def init(params):

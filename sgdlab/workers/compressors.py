@@ -8,6 +8,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from sgdlab.arguments import read_arguments
+from sgdlab.workers.table import COMPRESSORS
+
 
 class Compressor(NamedTuple):
     """A map C from a message to what the server decodes.
@@ -24,6 +27,7 @@ class Compressor(NamedTuple):
     scales: bool = True
 
 
+@read_arguments(COMPRESSORS["top_k"])
 def top_k(fraction: float | None = None, k: int | None = None) -> Compressor:
     """Keep the k entries of largest magnitude in every leaf, zero the others.
 
@@ -44,10 +48,6 @@ def top_k(fraction: float | None = None, k: int | None = None) -> Compressor:
     """
     if (fraction is None) == (k is None):
         raise ValueError(f"top_k: fraction is {fraction} and k is {k}; give exactly one of the two")
-    if fraction is not None and not 0 < fraction <= 1:
-        raise ValueError(f"top_k: fraction is {fraction}; it must lie in (0, 1]")
-    if k is not None and k < 1:
-        raise ValueError(f"top_k: k is {k}; it must be at least 1")
 
     def kept(size: int) -> int:
         wanted = round(fraction * size) if fraction is not None else k or 0
@@ -97,6 +97,7 @@ def scaled_sign() -> Compressor:
     return Compressor(lambda message, key: _map_leaves(leaf, message, key))
 
 
+@read_arguments(COMPRESSORS["quantize"])
 def quantize(bits: int) -> Compressor:
     """Round every entry at random to one of 2s + 1 levels, without bias: E[C(p)] = p.
 
@@ -119,8 +120,6 @@ def quantize(bits: int) -> Compressor:
       Encoding", 2017, with the maximum in place of the Euclidean norm; Wei Wen et al., "TernGrad",
       2017.
     """
-    if not isinstance(bits, int) or isinstance(bits, bool) or not 2 <= bits <= 16:
-        raise ValueError(f"quantize: bits is {bits!r}; it must be an integer from 2 to 16")
     levels = 2 ** (bits - 1) - 1
 
     def leaf(p, key):

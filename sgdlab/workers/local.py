@@ -6,9 +6,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from sgdlab.arguments import read_arguments, show
 from sgdlab.workers.program import ValueAndGrad, WorkerProgram
+from sgdlab.workers.table import WORKERS
 
 
+@read_arguments({name: WORKERS["local_steps"][name] for name in ("steps", "keep_state")})
 def local_steps(
     steps: int, rule: optax.GradientTransformation, *, keep_state: bool = False
 ) -> WorkerProgram:
@@ -32,15 +35,17 @@ def local_steps(
       Step h gives the loss `fold_in(key, h)`; for H = 1 the key itself.
 
     Raises:
-      ValueError: `steps` is not a positive integer.
+      ValueError: `steps` is not a positive integer, or `rule` is no rule.
 
     Reference: Sebastian U. Stich, "Local SGD Converges Fast and Communicates Little", 2019;
       Arthur Douillard et al., "DiLoCo: Distributed Low-Communication Training of Language
       Models", 2023, Algorithm 1 and section 6.1 (each replica has its own AdamW state), with 0.7
       and 0.9 as DiPaCo, of the same authors, repeats them.
     """
-    if not isinstance(steps, int) or isinstance(steps, bool) or steps < 1:
-        raise ValueError(f"local_steps: steps is {steps!r}; it must be an integer of at least 1")
+    if not isinstance(rule, optax.GradientTransformation):
+        raise ValueError(
+            f"local_steps: rule is {show(rule)}; allowed: an optax transform, as rules.sgd(0.1)"
+        )
 
     def init(params):
         return _init_rule(rule, params) if keep_state else ()

@@ -68,7 +68,7 @@ def make_compressor(name: str, **arguments: Any) -> Compressor:
 
 
 def _make(kind: str, functions: dict[str, Callable], name: str, arguments: dict[str, Any]):
-    if name not in functions:
+    if not isinstance(name, str) or name not in functions:
         raise ValueError(f"{kind}: the name {name!r} is unknown; it must be {_or(functions)}")
     try:
         inspect.signature(functions[name]).bind(**arguments)

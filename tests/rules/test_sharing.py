@@ -44,4 +44,5 @@ def test_a_traced_learning_rate_is_not_remembered():
 
 
 def test_an_array_is_not_remembered():
-    assert rules.sgd(jnp.float32(0.1)) is not rules.sgd(jnp.float32(0.1))
+    strength = jnp.ones(2)
+    assert rules.compensate_delay(strength) is not rules.compensate_delay(strength)

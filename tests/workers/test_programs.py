@@ -157,5 +157,5 @@ def test_inner_rule_with_bias_correction_and_schedule_runs_under_strict_promotio
 
 @pytest.mark.parametrize("steps", [0, -1, 1.5, True])
 def test_a_number_of_steps_that_is_not_a_positive_integer_is_refused(steps):
-    with pytest.raises(ValueError, match=r"^local_steps: steps is .*at least 1$"):
+    with pytest.raises(ValueError, match=r"^local_steps: steps is .*; allowed: an integer >= 1$"):
         local_steps(steps, optax.sgd(0.1))

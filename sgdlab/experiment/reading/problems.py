@@ -10,8 +10,8 @@ from pydantic import BaseModel, Tag, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
+from sgdlab.arguments import is_told
 from sgdlab.experiment.reading.unions import KIND, NAME, Chosen, behind, kind_of, names_of
-from sgdlab.timelines.arguments import is_told
 
 Problem = tuple[tuple[str, ...], str]
 """The path of a key, and what is wrong there."""

@@ -25,7 +25,7 @@ from pydantic import (
     model_validator,
 )
 
-from sgdlab.timelines.arguments import MayBeInfinite
+from sgdlab.arguments import MayBeInfinite
 
 Row = Mapping[str, tuple[Any, Any]]
 

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 
+from sgdlab.arguments import show
 from sgdlab.timelines.arguments import (
     Examples,
     NonNegative,
@@ -19,7 +20,6 @@ from sgdlab.timelines.arguments import (
     TimelineError,
     Workers,
     check_argument,
-    show,
 )
 from sgdlab.timelines.skew import settle_clocks
 from sgdlab.timelines.tables import read_table, to_number

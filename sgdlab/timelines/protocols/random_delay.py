@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import numpy as np
 
+from sgdlab.arguments import show, unwrap_all
 from sgdlab.timelines.arguments import (
     Examples,
     Probability,
@@ -17,8 +18,6 @@ from sgdlab.timelines.arguments import (
     TimelineError,
     Updates,
     check_argument,
-    show,
-    unwrap_all,
 )
 from sgdlab.timelines.timeline import IN_FLIGHT, Timeline
 

@@ -10,7 +10,8 @@ from typing import Annotated
 
 from annotated_types import Ge
 
-from sgdlab.timelines.arguments import Examples, MayBeInfinite
+from sgdlab.arguments import MayBeInfinite
+from sgdlab.timelines.arguments import Examples
 from sgdlab.timelines.cluster import Cluster
 from sgdlab.timelines.engine import Engine, simulate
 from sgdlab.timelines.policy import Policy
