@@ -135,3 +135,9 @@ def test_a_finished_run_goes_on_to_itself(tmp_path):
     assert again.evaluations["update"].tolist() == [0, 6, 10]
     assert everything(tmp_path / "run", again) == everything(tmp_path / "run", done)
     assert (tmp_path / "run" / "metrics.jsonl").read_text() == lines
+
+
+def test_messages_that_wait_computed_are_not_computed_again(tmp_path):
+    """Four workers' messages are computed early from 25 · 4 updates on."""
+    short, long = (draw("asynchronous", updates=updates) for updates in (101, 130))
+    assert_lengthened(tmp_path, short, long, task=DIGITS)
