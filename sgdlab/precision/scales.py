@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from sgdlab.arguments import show
 from sgdlab.precision.trees import is_floating
 
 
@@ -48,6 +49,10 @@ def _fix_dtypes(scale, **dtypes):
     """Give Python numbers a dtype, so that the first step has the types of the second."""
     for name, dtype in dtypes.items():
         value = getattr(scale, name)
+        if getattr(value, "ndim", 0) and type(value).__module__ == "numpy":
+            raise ValueError(
+                f"{type(scale).__name__}: {name} is {show(value)}; allowed: one number"
+            )
         if isinstance(value, int | float) and not isinstance(value, np.generic):
             if name != "counter" and not value > 0:
                 raise ValueError(f"{type(scale).__name__}: {name} is {value}; it must be positive")

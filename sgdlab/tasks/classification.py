@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from sgdlab.arguments import read_arguments
 from sgdlab.tasks.datasets.dataset import Dataset
 from sgdlab.tasks.datasets.embedded import load_digits
 from sgdlab.tasks.datasets.opening import load_images
@@ -20,6 +21,7 @@ from sgdlab.tasks.losses import fingerprint, means, measure_logits
 from sgdlab.tasks.modules import purify
 from sgdlab.tasks.networks import CNN, MLP
 from sgdlab.tasks.splits import stratified_split
+from sgdlab.tasks.table import TASKS
 
 Model = Literal["mlp", "cnn"]
 
@@ -90,6 +92,7 @@ def classifier(
     )
 
 
+@read_arguments(TASKS["digits"])
 def digits(
     model: Model = "mlp",
     hidden: Sequence[int] = (128,),
@@ -118,6 +121,7 @@ def digits(
     return _image_task("digits", load_digits(), model, hidden, channels, test_fraction, split_seed)
 
 
+@read_arguments({name: row for name, row in TASKS["images"].items() if name != "path"})
 def images(
     path: str | PathLike[str],
     model: Model = "cnn",
@@ -178,11 +182,6 @@ def split(data: Dataset, test_fraction: float, split_seed: int):
 
 
 def _network(name: str, model: str, hidden, channels, shape, classes: int) -> nn.Module:
-    if model not in ("mlp", "cnn"):
-        raise ValueError(f"{name}: model is {model!r}; it must be 'mlp' or 'cnn'")
-    for argument, widths in {"hidden": hidden, "channels": channels}.items():
-        if any(not isinstance(width, int) or width < 1 for width in widths):
-            raise ValueError(f"{name}: {argument} is {list(widths)}; widths are integers above 0")
     if model == "mlp":
         return MLP(tuple(hidden), classes)
     if min(shape[:2]) >> len(channels) == 0:

@@ -11,10 +11,14 @@ from typing import Literal
 
 import numpy as np
 
+from sgdlab.arguments import read_arguments, show
+from sgdlab.tasks.table import PARTITIONS, Count, Seed
+
 # From labels [n] as class numbers 0…K−1, the number of workers N and a generator to N row arrays.
 How = Callable[[np.ndarray, int, np.random.Generator], list[np.ndarray]]
 
 
+@read_arguments({"workers": (Count, ...), "seed": (Seed, 0)})
 def partition(labels: np.ndarray, workers: int, how: How, seed: int = 0) -> tuple[np.ndarray, ...]:
     """Deal rows to workers.
 
@@ -39,6 +43,8 @@ def partition(labels: np.ndarray, workers: int, how: How, seed: int = 0) -> tupl
             f"partition: {workers} workers for {len(labels)} rows; "
             f"between 1 and {len(labels)} workers get a row each"
         )
+    if not callable(how) or how in (iid, dirichlet, by_label, quantity):
+        raise ValueError(f"partition: how is {show(how)}; allowed: a way to deal, as iid()")
     _, classes = np.unique(labels, return_inverse=True)
     shares = how(classes, workers, np.random.default_rng(seed))
     return tuple(np.sort(share).astype(np.int32) for share in _fill_empty(shares))
@@ -53,6 +59,7 @@ def iid() -> How:
     return deal
 
 
+@read_arguments(PARTITIONS["dirichlet"])
 def dirichlet(alpha: float, sizes: Literal["drawn", "equal"] = "drawn") -> How:
     """Skewed classes, by one draw of a Dirichlet distribution for each class or for each worker.
 
@@ -78,10 +85,7 @@ def dirichlet(alpha: float, sizes: Literal["drawn", "equal"] = "drawn") -> How:
       the Effects of Non-Identical Data Distribution for Federated Visual Classification", 2019,
       without replacement as Flower implements it.
     """
-    _check_alpha("dirichlet", alpha)
     deals = {"drawn": _deal_by_class, "equal": _deal_by_worker}
-    if sizes not in deals:
-        raise ValueError(f"dirichlet: sizes is {sizes!r}; it must be 'drawn' or 'equal'")
     return partial(deals[sizes], alpha)
 
 
@@ -128,6 +132,7 @@ def _draw_counts(
     return taken
 
 
+@read_arguments(PARTITIONS["by_label"])
 def by_label(labels_per_worker: int) -> How:
     """No worker sees more than L classes.
 
@@ -144,10 +149,6 @@ def by_label(labels_per_worker: int) -> How:
     Reference: the pathological split of H. Brendan McMahan et al., "Communication-Efficient
       Learning of Deep Networks from Decentralized Data", 2017, here with an exact bound on classes.
     """
-    if not isinstance(labels_per_worker, int) or labels_per_worker < 1:
-        raise ValueError(
-            f"by_label: labels_per_worker is {labels_per_worker!r}; it must be an integer above 0"
-        )
 
     def deal(labels, workers, rng):
         groups = _rows_by_class(labels, rng)
@@ -168,6 +169,7 @@ def by_label(labels_per_worker: int) -> How:
     return deal
 
 
+@read_arguments(PARTITIONS["quantity"])
 def quantity(alpha: float) -> How:
     """Rows at random, but unequally many: sizes follow one draw of Dirichlet(α, …, α).
 
@@ -177,7 +179,6 @@ def quantity(alpha: float) -> How:
     Raises:
       ValueError: α is not a finite number above 0.
     """
-    _check_alpha("quantity", alpha)
 
     def deal(labels, workers, rng):
         sizes = _proportions(alpha, np.ones(workers), rng)
@@ -187,11 +188,6 @@ def quantity(alpha: float) -> How:
         return np.split(rng.permutation(len(labels)), cuts)
 
     return deal
-
-
-def _check_alpha(name: str, alpha: float) -> None:
-    if not (np.isfinite(alpha) and alpha > 0):
-        raise ValueError(f"{name}: alpha is {alpha!r}; it must be a finite number above 0")
 
 
 def _proportions(alpha: float, weights: np.ndarray, rng: np.random.Generator) -> np.ndarray:

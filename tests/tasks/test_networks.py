@@ -134,10 +134,10 @@ def test_a_users_network_makes_a_task():
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        ({"model": "resnet"}, "model is 'resnet'; it must be 'mlp' or 'cnn'"),
+        ({"model": "resnet"}, "model is 'resnet'; allowed: 'mlp' | 'cnn'"),
         ({"hidden": [0]}, r"hidden is \[0\]"),
         ({"model": "cnn", "channels": [2] * 4}, "4 poolings for images of 8×8; at most 3 fit"),
-        ({"test_fraction": 1.5}, "test_fraction: 1.5"),
+        ({"test_fraction": 1.5}, "test_fraction is 1.5; allowed: a number > 0 and < 1"),
     ],
 )
 def test_wrong_arguments_are_told_in_one_line(arguments, told):

@@ -13,6 +13,8 @@ from typing import Any
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from sgdlab.arguments import unwrap
+
 AXES = ("data", "fsdp", "tensor")
 BATCH_AXES = ("data", "fsdp")
 
@@ -47,7 +49,8 @@ def make_mesh(
     if unknown:
         raise ValueError(f"mesh: axis {next(iter(unknown))!r} is unknown; axes: {', '.join(AXES)}")
     found = list(jax.devices() if devices is None else devices)
-    inner = _check_size("fsdp", fsdp) * _check_size("tensor", tensor)
+    fsdp, tensor = _check_size("fsdp", fsdp), _check_size("tensor", tensor)
+    inner = fsdp * tensor
     if data is None:
         if len(found) % inner:
             raise ValueError(
@@ -55,7 +58,8 @@ def make_mesh(
                 f"devices; a product that does: {_divisors(len(found))}"
             )
         data = len(found) // inner
-    size = _check_size("data", data) * inner
+    data = _check_size("data", data)
+    size = data * inner
     if size > len(found):
         most = len(found) // inner
         hint = f"with these, data is at most {most}" if most else "fsdp × tensor alone is too much"
@@ -118,7 +122,8 @@ def must_wait(mesh: Mesh | None) -> bool:
     return mesh is not None and mesh.size > 1 and mesh.devices.flat[0].platform == "cpu"
 
 
-def _check_size(axis: str, size: int) -> int:
+def _check_size(axis: str, size: Any) -> int:
+    size = unwrap(size)
     if not isinstance(size, int) or isinstance(size, bool) or size < 1:
         raise ValueError(f"mesh: {axis} is {size!r}; it is a whole number of devices, at least 1")
     return size
