@@ -4,12 +4,15 @@ Each row is `argument: (annotation, default)`, as `pydantic.create_model` takes 
 "required". A newcomer adds a function and a row.
 """
 
+from __future__ import annotations
+
 from itertools import pairwise
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 from annotated_types import Ge, Gt, Le, Lt
 
-from sgdlab.statistics import Direction
+if TYPE_CHECKING:
+    from sgdlab.statistics import Direction
 
 Row: TypeAlias = dict[str, tuple[Any, Any]]
 Count: TypeAlias = Annotated[int, Ge(1), Le(2**31 - 1)]

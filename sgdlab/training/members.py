@@ -284,7 +284,7 @@ def _init(program: Program, member: Member, data: Data, loss_scale: Any):
         params = _init_params_spread(program, program.average, member.key)
     # Where they don't fit this says so; what is computed from an array that failed may never come.
     jax.block_until_ready(params)
-    return _init_state(program, params, member, data, loss_scale)
+    return jax.block_until_ready(_init_state(program, params, member, data, loss_scale))
 
 
 @partial(jax.jit, static_argnums=0)

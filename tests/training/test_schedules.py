@@ -131,7 +131,7 @@ def timeline_of(per_message, times=(1.0, 2.0, 3.0)):
 def test_large_counts_are_exact_and_large_times_rounded_once():
     timeline = timeline_of(2**24 + 1, times=(0.1, 1e7 + 0.3, 1e7 + 0.6))
     planned = plan(timeline)
-    chunk = next(cut(timeline, planned, 3, find_capacity([planned], 3), None))
+    chunk = next(cut(timeline, planned, 3, find_capacity([planned], 3, None), None))
     assert chunk.gradients.tolist() == [0, 2**24 + 1, 2**25 + 2]  # which float32 does not hold
     assert (chunk.gradients.dtype, chunk.seconds.dtype) == (np.int32, np.float32)
     assert chunk.seconds.tolist() == [np.float32(0.1), 1e7, 1e7 + 1]  # whole seconds up there

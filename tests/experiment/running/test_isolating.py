@@ -35,8 +35,12 @@ BASE = {
 }
 RATES = [0.1, 0.05, 0.02]
 MEMORY = 6 * 10**9  # of address space, half of which JAX takes at its start
-# One row of weights alone is more than that.
-GREEDY = {"task": {"name": "digits", "hidden": [2 * 10**9]}}
+# What 10,000 workers keep of 75 million weights each is 3 TB.
+GREEDY = {
+    "task": {"name": "digits", "hidden": [1_000_000]},
+    "cluster.workers": 10_000,
+    "worker.compress": {"name": "top_k", "fraction": 0.5, "error_feedback": True},
+}
 
 
 def files(run, member):
