@@ -2,7 +2,6 @@
 
 import random
 import re
-import resource
 import subprocess
 import sys
 
@@ -223,21 +222,17 @@ def test_numbers_of_numpy_are_numbers(changes, line):
             load_experiment({**BASE, **changes})
 
 
-def limit_memory():
-    resource.setrlimit(resource.RLIMIT_AS, (2 * 2**30, 2 * 2**30))
-
-
 @pytest.mark.slow
 def test_extreme_values_end_processes_with_a_line_under_two_gibibytes(tmp_path):
-    for index, (path, value, config) in enumerate(draw(300, seed=11)):
+    limited = ["sh", "-c", 'ulimit -v 2097152 && exec "$@"', "sh"]
+    for index, (path, value, config) in enumerate(draw(60, seed=11)):
         file = tmp_path / f"{index}.yaml"
         file.write_text(yaml.safe_dump(config))
         done = subprocess.run(
-            [sys.executable, "-m", "sgdlab", "run", str(file), "--dry-run"],
+            [*limited, sys.executable, "-m", "sgdlab", "run", str(file), "--dry-run"],
             cwd=tmp_path,
             capture_output=True,
             text=True,
-            preexec_fn=limit_memory,
             timeout=300,
         )
         assert done.returncode in (0, 2, 3), (path, value, done.stderr)

@@ -107,6 +107,6 @@ def check_is_the_run_that_was_meant(folder, updates):
 
     assert len(read("records/0/updates/loss", np.float32)) == updates
     assert read("records/0/updates/skipped", np.int32).sum() > 0
-    assert leaves["state/slots/in"].shape[0] > 1
+    assert any(name.startswith("state/slots/") for name in leaves)
     assert any(name.startswith("state/rule/") for name in leaves)
     assert any(name.startswith("state/loss_scale/") for name in leaves)
