@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 
 
@@ -28,6 +29,14 @@ def take_lock(file: int, *, shared: bool = False) -> None:
     except ImportError:
         return
     fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+
+
+def return_memory() -> None:
+    """Give back to the system what has been freed, where the C library (glibc) can be asked to."""
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+    except (AttributeError, OSError, TypeError):
+        return
 
 
 def count_cores() -> int:

@@ -7,6 +7,7 @@ lock. `vmap` gains nothing there.
 
 from __future__ import annotations
 
+import gc
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +20,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from sgdlab.files import count_cores
+from sgdlab.files import count_cores, return_memory
 from sgdlab.timelines import Timeline
 from sgdlab.timelines.plan import Plan
 from sgdlab.training.batches import draw
@@ -146,6 +147,8 @@ def let_programs_go() -> None:
     begun: tuple[Any, ...] = (_init_state, _init_many)  # one of them for each program
     if sum(each._cache_size() for each in begun) >= _PROGRAMS:
         jax.clear_caches()
+        gc.collect()  # what it held goes round in circles
+        return_memory()
 
 
 def _run_batch(job: _Job, runs: Sequence[Run]) -> list[History]:

@@ -18,9 +18,10 @@ def digits():
     return tasks.digits(hidden=[128])
 
 
-def test_the_chunks_of_a_run_on_a_mesh_share_a_compile(digits):
+def test_the_chunks_of_a_run_on_a_mesh_share_a_compile(digits, monkeypatch):
     from sgdlab.training import members
 
+    monkeypatch.setattr(members, "_PROGRAMS", 10**6)  # none is let go of in between
     before = members._step._cache_size()
     training.replay(digits, RULE, TIMELINE, mesh=make_mesh(2, 2, 2), evaluate_every=10)
     assert members._step._cache_size() == before + 1
