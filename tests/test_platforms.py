@@ -25,6 +25,7 @@ for name in ("sched_getaffinity", "sched_setaffinity", "process_cpu_count"):
         delattr(os, name)
 """
 WINDOWS = f"""{MACOS}
+import asyncio  # whose form for Unix needs what is taken away here
 import sys
 for name in ("fcntl", "resource", "pwd", "grp", "termios"):
     sys.modules[name] = None
