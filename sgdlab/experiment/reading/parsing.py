@@ -77,6 +77,9 @@ def resolve(text: str) -> Any:
     return text
 
 
+_BREAKS = {"\x85", "\u2028", "\u2029"}  # which YAML takes for ends of lines
+
+
 class _Dumper(yaml.SafeDumper):
     """Writes what `parse` reads back."""
 
@@ -88,6 +91,8 @@ class _Dumper(yaml.SafeDumper):
             style = None if resolve(text) == text else "'"
         except ValueError:
             style = "'"
+        if _BREAKS & {*text}:  # unescaped they would be read back as spaces
+            style = '"'
         return self.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
 

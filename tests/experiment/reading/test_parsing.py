@@ -111,6 +111,7 @@ plain = st.recursive(
 @given(plain)
 @settings(max_examples=60, deadline=None)
 @example(["1e-3", "Y", "no", "010", "~", ".inf", "<<", "=", "1:30", "", " a", "a: b", "#"])
+@example(["\x85", "a\u2028b", "\u2029", "x\x85 y"])
 def test_what_is_dumped_is_read_back(data):
     assert parse(dump(data), "x") == data
 
